@@ -1,0 +1,5 @@
+export * from './gen/pagewake/v1/common_pb.js';
+export * from './gen/pagewake/v1/migration_service_pb.js';
+export * from './gen/pagewake/v1/page_service_pb.js';
+export * from './gen/pagewake/v1/source_service_pb.js';
+export * from './glue.ts';
