@@ -74,17 +74,21 @@ export function methodPath(service: AnyService, method: DescMethod): string {
   return `/${service.typeName}/${method.name}`;
 }
 
-function serializer<D extends DescMessage>(schema: D): (message: MessageShape<D>) => Buffer {
+function serializer<D extends DescMessage>(schema: D, count?: MessageBytes): (message: MessageShape<D>) => Buffer {
   return (message) => {
     const bytes = toBinary(schema, message);
+    count?.(bytes.byteLength);
     // A view, not a copy: Buffer.from(bytes) would copy every page a second time.
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   };
 }
 
 /** `bytes` fields of the result alias the received buffer: copy what outlives the handler and is small. */
-function deserializer<D extends DescMessage>(schema: D): (bytes: Buffer) => MessageShape<D> {
-  return (bytes) => fromBinary(schema, bytes);
+function deserializer<D extends DescMessage>(schema: D, count?: MessageBytes): (bytes: Buffer) => MessageShape<D> {
+  return (bytes) => {
+    count?.(bytes.byteLength);
+    return fromBinary(schema, bytes);
+  };
 }
 
 type AnyMessage = MessageShape<DescMessage>;
@@ -176,7 +180,12 @@ export interface CallOptions {
   readonly metadata?: Metadata;
   /** Wait for a connection that is not up instead of failing with UNAVAILABLE. Default: false. */
   readonly waitForReady?: boolean;
+  /** Bidirectional streams: told the size of every message, sent or received. */
+  readonly count?: MessageBytes;
 }
+
+/** Gets the bytes of one serialized message, without gRPC's and HTTP/2's framing. */
+export type MessageBytes = (bytes: number) => void;
 
 type ClientMethod<M extends DescMethod> = M['methodKind'] extends 'unary'
   ? (request: MessageInitShape<M['input']>, options?: CallOptions) => Promise<OutputShape<M>>
@@ -214,8 +223,8 @@ export function createClient<S extends AnyService>(service: S, channel: GrpcClie
         withSignal(
           channel.makeBidiStreamRequest(
             definition.path,
-            definition.requestSerialize,
-            definition.responseDeserialize,
+            serializer(method.input, options.count),
+            deserializer(method.output, options.count),
             options.metadata ?? new Metadata(),
             grpcOptions(options),
           ),

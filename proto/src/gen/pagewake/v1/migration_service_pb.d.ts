@@ -164,50 +164,50 @@ export declare const MigrationSchema: GenMessage<Migration>;
  */
 export declare type MigrationProgress = Message<"pagewake.v1.MigrationProgress"> & {
   /**
-   * @generated from field: uint64 pages_total = 1 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_total = 1;
    */
   pagesTotal: bigint;
 
   /**
    * incl. zero and removed: total when whole
    *
-   * @generated from field: uint64 pages_present = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_present = 2;
    */
   pagesPresent: bigint;
 
   /**
-   * @generated from field: uint64 pages_by_fault = 3 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_by_fault = 3;
    */
   pagesByFault: bigint;
 
   /**
-   * @generated from field: uint64 pages_by_prefetch = 4 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_by_prefetch = 4;
    */
   pagesByPrefetch: bigint;
 
   /**
    * known to be zero, never sent
    *
-   * @generated from field: uint64 pages_zero = 5 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_zero = 5;
    */
   pagesZero: bigint;
 
   /**
-   * @generated from field: uint64 pages_removed = 6 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_removed = 6;
    */
   pagesRemoved: bigint;
 
   /**
    * of frames received
    *
-   * @generated from field: uint64 payload_bytes = 7 [jstype = JS_NUMBER];
+   * @generated from field: uint64 payload_bytes = 7;
    */
   payloadBytes: bigint;
 
   /**
    * of messages received and sent, before HTTP/2 framing
    *
-   * @generated from field: uint64 wire_bytes = 8 [jstype = JS_NUMBER];
+   * @generated from field: uint64 wire_bytes = 8;
    */
   wireBytes: bigint;
 
@@ -219,14 +219,14 @@ export declare type MigrationProgress = Message<"pagewake.v1.MigrationProgress">
   fillingMs: number;
 
   /**
-   * @generated from field: uint64 link_losses = 10 [jstype = JS_NUMBER];
+   * @generated from field: uint64 link_losses = 10;
    */
   linkLosses: bigint;
 
   /**
    * refused, asked for again
    *
-   * @generated from field: uint64 bad_frames = 11 [jstype = JS_NUMBER];
+   * @generated from field: uint64 bad_frames = 11;
    */
   badFrames: bigint;
 };
@@ -242,69 +242,69 @@ export declare const MigrationProgressSchema: GenMessage<MigrationProgress>;
  */
 export declare type FaultStatistics = Message<"pagewake.v1.FaultStatistics"> & {
   /**
-   * @generated from field: uint64 total = 1 [jstype = JS_NUMBER];
+   * @generated from field: uint64 total = 1;
    */
   total: bigint;
 
   /**
    * By where the fault was seen.
    *
-   * @generated from field: uint64 user_space = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 user_space = 2;
    */
   userSpace: bigint;
 
   /**
    * by a vCPU thread that the VMM named, or by request
    *
-   * @generated from field: uint64 stage2 = 3 [jstype = JS_NUMBER];
+   * @generated from field: uint64 stage2 = 3;
    */
   stage2: bigint;
 
   /**
-   * @generated from field: uint64 minor = 4 [jstype = JS_NUMBER];
+   * @generated from field: uint64 minor = 4;
    */
   minor: bigint;
 
   /**
    * By the call that resolved it.
    *
-   * @generated from field: uint64 by_copy = 5 [jstype = JS_NUMBER];
+   * @generated from field: uint64 by_copy = 5;
    */
   byCopy: bigint;
 
   /**
-   * @generated from field: uint64 by_zeropage = 6 [jstype = JS_NUMBER];
+   * @generated from field: uint64 by_zeropage = 6;
    */
   byZeropage: bigint;
 
   /**
-   * @generated from field: uint64 by_continue = 7 [jstype = JS_NUMBER];
+   * @generated from field: uint64 by_continue = 7;
    */
   byContinue: bigint;
 
   /**
-   * @generated from field: uint64 by_write = 8 [jstype = JS_NUMBER];
+   * @generated from field: uint64 by_write = 8;
    */
   byWrite: bigint;
 
   /**
    * the page was there already
    *
-   * @generated from field: uint64 by_wake = 9 [jstype = JS_NUMBER];
+   * @generated from field: uint64 by_wake = 9;
    */
   byWake: bigint;
 
   /**
    * By where the content came from.
    *
-   * @generated from field: uint64 from_source = 10 [jstype = JS_NUMBER];
+   * @generated from field: uint64 from_source = 10;
    */
   fromSource: bigint;
 
   /**
    * waited for a run already asked for
    *
-   * @generated from field: uint64 from_prefetch_in_flight = 11 [jstype = JS_NUMBER];
+   * @generated from field: uint64 from_prefetch_in_flight = 11;
    */
   fromPrefetchInFlight: bigint;
 
@@ -326,7 +326,7 @@ export declare type FaultStatistics = Message<"pagewake.v1.FaultStatistics"> & {
   stallMaxUs: number;
 
   /**
-   * @generated from field: uint64 removed_events = 15 [jstype = JS_NUMBER];
+   * @generated from field: uint64 removed_events = 15;
    */
   removedEvents: bigint;
 };

@@ -121,7 +121,7 @@ export declare type OpenResponse_Accepted = Message<"pagewake.v1.OpenResponse.Ac
   /**
    * Pages that are not listed as zero, over all regions.
    *
-   * @generated from field: uint64 data_pages = 5 [jstype = JS_NUMBER];
+   * @generated from field: uint64 data_pages = 5;
    */
   dataPages: bigint;
 };
@@ -404,17 +404,17 @@ export declare type CompleteRequest = Message<"pagewake.v1.CompleteRequest"> & {
   session: Uint8Array;
 
   /**
-   * @generated from field: uint64 pages_by_fault = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_by_fault = 2;
    */
   pagesByFault: bigint;
 
   /**
-   * @generated from field: uint64 pages_by_prefetch = 3 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_by_prefetch = 3;
    */
   pagesByPrefetch: bigint;
 
   /**
-   * @generated from field: uint64 pages_zero = 4 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_zero = 4;
    */
   pagesZero: bigint;
 };
@@ -430,12 +430,12 @@ export declare const CompleteRequestSchema: GenMessage<CompleteRequest>;
  */
 export declare type CompleteResponse = Message<"pagewake.v1.CompleteResponse"> & {
   /**
-   * @generated from field: uint64 pages_served = 1 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_served = 1;
    */
   pagesServed: bigint;
 
   /**
-   * @generated from field: uint64 payload_bytes = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 payload_bytes = 2;
    */
   payloadBytes: bigint;
 };

@@ -81,7 +81,7 @@ export declare type FileRegion = Message<"pagewake.v1.FileRegion"> & {
   /**
    * bytes, page aligned
    *
-   * @generated from field: uint64 file_offset = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 file_offset = 2;
    */
   fileOffset: bigint;
 };
@@ -127,7 +127,7 @@ export declare type ProcessRegion = Message<"pagewake.v1.ProcessRegion"> & {
   geometry?: RegionGeometry | undefined;
 
   /**
-   * @generated from field: uint64 address = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 address = 2;
    */
   address: bigint;
 };
@@ -236,12 +236,12 @@ export declare const SetPausedRequestSchema: GenMessage<SetPausedRequest>;
  */
 export declare type SetPausedResponse = Message<"pagewake.v1.SetPausedResponse"> & {
   /**
-   * @generated from field: uint64 data_pages = 1 [jstype = JS_NUMBER];
+   * @generated from field: uint64 data_pages = 1;
    */
   dataPages: bigint;
 
   /**
-   * @generated from field: uint64 zero_pages = 2 [jstype = JS_NUMBER];
+   * @generated from field: uint64 zero_pages = 2;
    */
   zeroPages: bigint;
 
@@ -287,12 +287,12 @@ export declare type SourceVm = Message<"pagewake.v1.SourceVm"> & {
   destinationId: string;
 
   /**
-   * @generated from field: uint64 pages_served = 6 [jstype = JS_NUMBER];
+   * @generated from field: uint64 pages_served = 6;
    */
   pagesServed: bigint;
 
   /**
-   * @generated from field: uint64 payload_bytes = 7 [jstype = JS_NUMBER];
+   * @generated from field: uint64 payload_bytes = 7;
    */
   payloadBytes: bigint;
 

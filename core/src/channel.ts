@@ -1,0 +1,59 @@
+/** The messages that follow a `pagewake/1` handshake: one JSON object a line, both ways (docs/protocol.md). */
+import { z } from 'zod';
+import { HandshakeError } from './handshake.ts';
+
+const offsetBytes = z.int().nonnegative();
+
+const vmmMessage = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('stage2_fault'),
+    id: z.int().nonnegative(),
+    vcpu: z.int().nonnegative(),
+    offset: offsetBytes,
+    flags: z.int().nonnegative().default(0),
+    traceparent: z.string().optional(),
+  }),
+  z.object({ type: z.literal('removed'), offset: offsetBytes, len: z.int().positive() }),
+]);
+
+export type VmmMessage = z.output<typeof vmmMessage>;
+export type Stage2Fault = Extract<VmmMessage, { type: 'stage2_fault' }>;
+
+export type AgentMessage =
+  | { readonly type: 'ready' }
+  | { readonly type: 'resolved'; readonly id: number; readonly offset: number; readonly len: number }
+  | { readonly type: 'done' }
+  | { readonly type: 'failed'; readonly reason: string; readonly message: string };
+
+/** @throws HandshakeError that says what is wrong with the line */
+export function parseVmmMessage(line: string): VmmMessage {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    throw new HandshakeError(`a message on the VMM channel is not JSON: ${JSON.stringify(line.slice(0, 60))}`);
+  }
+  const result = vmmMessage.safeParse(value);
+  if (!result.success) throw new HandshakeError(`a message on the VMM channel: ${result.error.issues[0]?.message ?? 'not known'}`);
+  return result.data;
+}
+
+/**
+ * Cuts a byte stream into lines. A line longer than the limit is an error rather than a buffer that grows for ever.
+ */
+export class LineSplitter {
+  readonly #maxBytes: number;
+  #rest = '';
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** @throws HandshakeError where a line does not end in time */
+  push(text: string): string[] {
+    const parts = (this.#rest + text).split('\n');
+    this.#rest = parts.pop() ?? '';
+    if (this.#rest.length > this.#maxBytes) throw new HandshakeError(`a line is longer than ${this.#maxBytes} bytes`);
+    return parts.filter((line) => line.trim() !== '');
+  }
+}

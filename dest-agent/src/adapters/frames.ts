@@ -1,0 +1,80 @@
+/** From a page frame to bytes that may be installed, or the reason why not. */
+import { checksumSeed, frameFaultOf, type FrameEncoding, type RunPlace } from '@pagewake/core';
+import { checksum } from '@pagewake/native';
+import { Encoding, ErrorReason, type PageFrame } from '@pagewake/proto';
+import { uncompressSync } from 'lz4-napi';
+
+export type DecodedFrame =
+  | { readonly kind: 'zero'; readonly pageCount: number }
+  | { readonly kind: 'data'; readonly pageCount: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'bad'; readonly reason: ErrorReason; readonly message: string };
+
+const NOTHING = new Uint8Array(0);
+
+export function encodingOf(encoding: Encoding): FrameEncoding | undefined {
+  switch (encoding) {
+    case Encoding.ZERO:
+      return 'zero';
+    case Encoding.RAW:
+      return 'raw';
+    case Encoding.LZ4:
+      return 'lz4';
+    case Encoding.UNSPECIFIED:
+      return undefined;
+    default:
+      return undefined;
+  }
+}
+
+function decompress(payload: Uint8Array, decodedBytes: number): Uint8Array | undefined {
+  // The size comes from the peer: believed only where it is the one that the page count says.
+  const claimed = new DataView(payload.buffer, payload.byteOffset, payload.byteLength).getUint32(0, true);
+  if (claimed !== decodedBytes) return undefined;
+  try {
+    const bytes = uncompressSync(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength));
+    return bytes.length === decodedBytes ? bytes : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Checks a frame against what was asked and against its checksum, and decodes it. The bytes of a raw frame alias the received
+ * message.
+ */
+export function decodeFrame(frame: PageFrame | undefined, expected: RunPlace, pageSizeBytes: number): DecodedFrame {
+  if (!frame) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'a message without a frame' };
+  const encoding = encodingOf(frame.encoding);
+  const wrong = frameFaultOf(
+    {
+      region: frame.region,
+      firstPage: frame.firstPage,
+      pageCount: frame.pageCount,
+      encoding,
+      payloadBytes: frame.payload.length,
+    },
+    expected,
+    pageSizeBytes,
+  );
+  if (wrong !== undefined) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: wrong };
+  const bytes =
+    encoding === 'zero'
+      ? NOTHING
+      : encoding === 'raw'
+        ? frame.payload
+        : decompress(frame.payload, frame.pageCount * pageSizeBytes);
+  if (!bytes) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'its LZ4 block does not decode' };
+  const [high, low] = checksumSeed(frame.region, frame.firstPage);
+  const found = checksum(bytes, 0, bytes.length, high, low);
+  if (found !== frame.checksum) {
+    const message =
+      `page ${frame.firstPage} of region ${frame.region}: checksum ${hex(frame.checksum)} was sent, ` +
+      `the content has ${hex(found)}`;
+    return { kind: 'bad', reason: ErrorReason.CHECKSUM_MISMATCH, message };
+  }
+  return encoding === 'zero'
+    ? { kind: 'zero', pageCount: frame.pageCount }
+    : { kind: 'data', pageCount: frame.pageCount, bytes };
+}
+
+const hex = (value: number): string => `0x${value.toString(16).padStart(8, '0')}`;

@@ -1,0 +1,97 @@
+/**
+ * The VM's memory on this host: pages by region and number on one side, addresses and descriptors on the other. Host addresses
+ * end here.
+ */
+import { GuestLayout, type Region, type RegionInput } from '@pagewake/core';
+import { MemoryFile, ProcessMemory, Uffd, type Outcome } from '@pagewake/native';
+
+export type { Outcome } from '@pagewake/native';
+
+export interface MemoryDescriptors {
+  readonly uffd: number | undefined;
+  readonly file: number | undefined;
+  readonly pid: number | undefined;
+}
+
+/** A run of pages inside one region. */
+export interface PlacedRun {
+  readonly region: Region;
+  readonly firstPage: number;
+  readonly pageCount: number;
+}
+
+const NO_UFFD: Outcome = { kind: 'refused', bytes: 0, errno: 'ENODEV' };
+
+export class VmMemory {
+  readonly layout: GuestLayout;
+  readonly uffd: Uffd | undefined;
+  readonly #file: MemoryFile | undefined;
+  readonly #process: ProcessMemory | undefined;
+
+  /** Takes the descriptors over: they are closed with this object. */
+  constructor(regions: readonly RegionInput[], descriptors: MemoryDescriptors) {
+    this.layout = new GuestLayout(regions);
+    this.uffd = descriptors.uffd === undefined ? undefined : Uffd.adopt(descriptors.uffd);
+    this.#file = descriptors.file === undefined ? undefined : MemoryFile.adopt(descriptors.file);
+    this.#process = descriptors.file === undefined && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
+  }
+
+  copy(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
+    return this.uffd?.copy(addressOf(run), bytes, offset, sizeOf(run), true) ?? NO_UFFD;
+  }
+
+  zeropage(run: PlacedRun): Outcome {
+    return this.uffd?.zeropage(addressOf(run), sizeOf(run)) ?? NO_UFFD;
+  }
+
+  continue(run: PlacedRun): Outcome {
+    return this.uffd?.continue(addressOf(run), sizeOf(run)) ?? NO_UFFD;
+  }
+
+  wake(run: PlacedRun): Outcome {
+    return this.uffd?.wake(addressOf(run), sizeOf(run)) ?? NO_UFFD;
+  }
+
+  poison(run: PlacedRun): Outcome {
+    return this.uffd?.poison(addressOf(run), sizeOf(run)) ?? NO_UFFD;
+  }
+
+  /** write() into the memory file: fills the page cache and nothing else; wakes nobody. */
+  write(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
+    return this.#file?.write(bytes, offset, sizeOf(run), fileOffsetOf(run)) ?? NO_UFFD;
+  }
+
+  /** The same through a mapping, for a guest_memfd that cannot be written. */
+  store(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
+    return this.#file?.store(bytes, offset, sizeOf(run), fileOffsetOf(run)) ?? NO_UFFD;
+  }
+
+  /** What a page that is present holds now. Never called for one that may be missing: that read would wait for itself. */
+  readBack(run: PlacedRun, into: Uint8Array): Outcome {
+    if (this.#file) return this.#file.read(into, 0, sizeOf(run), fileOffsetOf(run));
+    return this.#process?.read(into, 0, sizeOf(run), addressOf(run)) ?? { kind: 'refused', bytes: 0, errno: 'ESRCH' };
+  }
+
+  unregister(region: Region): Outcome {
+    return this.uffd?.unregister(region.address, region.sizeBytes) ?? NO_UFFD;
+  }
+
+  close(): void {
+    this.uffd?.close();
+    this.#file?.close();
+    this.#process?.close();
+  }
+}
+
+function openProcess(pid: number): ProcessMemory | undefined {
+  try {
+    return ProcessMemory.open(pid);
+  } catch {
+    // Another pid namespace, or gone: then nothing can be read back, and an unexpected page is an alarm.
+    return undefined;
+  }
+}
+
+const addressOf = (run: PlacedRun): number => run.region.address + run.firstPage * run.region.pageSizeBytes;
+const fileOffsetOf = (run: PlacedRun): number => run.region.fileOffset + run.firstPage * run.region.pageSizeBytes;
+export const sizeOf = (run: PlacedRun): number => run.pageCount * run.region.pageSizeBytes;

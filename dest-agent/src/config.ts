@@ -1,0 +1,25 @@
+/** The destination agent's settings: one schema for flags, environment and file. */
+import { z } from 'zod';
+import { commonFields, option, serverFields } from './kit.ts';
+
+export const destAgentConfig = z.object({
+  listen: option(z.string().min(1).default('127.0.0.1:7702'), 'where to serve gRPC', 'host:port'),
+  vmmSocketDir: option(
+    z.string().min(1).default('/run/pagewake'),
+    'folder of the Unix sockets on which VMMs hand over their memory, one VM each; made if it is missing',
+    'dir',
+  ),
+  ...serverFields,
+  sourceTlsCa: option(z.string().min(1).optional(), 'authorities that the source agent’s certificate must come from', 'file'),
+  sourceTlsCert: option(z.string().min(1).optional(), 'our certificate for a source agent that asks for one', 'file'),
+  sourceTlsKey: option(z.string().min(1).optional(), 'its private key', 'file'),
+  sourceServerName: option(z.string().min(1).optional(), 'name to verify in the source agent’s certificate', 'name'),
+  traceFaultRatio: option(
+    z.number().min(0).max(1).default(0.01),
+    'share of the faults of a sampled migration that get spans, 0 to 1',
+    'ratio',
+  ),
+  ...commonFields,
+});
+
+export type DestAgentConfig = z.output<typeof destAgentConfig>;

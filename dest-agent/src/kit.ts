@@ -1,0 +1,26 @@
+/** What the destination agent uses of the agent kit, and the error reasons, under one name. */
+export { ErrorReason } from '@pagewake/proto';
+export {
+  aborted,
+  commonFields,
+  fromServiceError,
+  hexId,
+  newSpanId,
+  newTraceId,
+  openChannel,
+  option,
+  PagewakeError,
+  reasonName,
+  runProgram,
+  serverFields,
+  SpanKind,
+  SpanStatusCode,
+  startServer,
+  startTelemetry,
+  toServiceError,
+  UserError,
+  type ClientLinkOptions,
+  type Life,
+  type Logger,
+  type Telemetry,
+} from '@pagewake/agent-kit';

@@ -1,0 +1,212 @@
+/**
+ * The bulk lane: prefetch. Keeps a few ranges asked for (each is a credit that the source got), installs what comes, and moves to where
+ * the latest fault was.
+ */
+import { callForPrefetch, PrefetchCursor, type ContentCall, type MemoryTraits } from '@pagewake/core';
+import { decodeFrame } from '../adapters/frames.ts';
+import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
+import type { PlacedRun, VmMemory } from '../adapters/memory.ts';
+import type { BulkReply, BulkStream } from '../adapters/page-source.ts';
+import { ErrorReason } from '../kit.ts';
+import type { BulkCounter, Counters, FaultHint } from './counters.ts';
+import { NO_BYTES, PageInstaller, type InstallResult } from './installer.ts';
+import type { FromLane, LaneToLane } from './messages.ts';
+
+/** Four ranges of 256 KiB under way: measured to keep a link busy without standing in a fault's way (docs/design.md). */
+const CREDITS = 4;
+const RANGE_BYTES = 256 * 1024;
+/** After so many refused frames in a row the source is not believed any more. */
+const MAX_REFUSALS = 3;
+const BACKOFF_MS = 100;
+
+export interface BulkLaneOptions {
+  readonly memory: VmMemory;
+  readonly ledger: PageLedger;
+  readonly traits: MemoryTraits;
+  readonly trapped: boolean;
+  readonly removeEvents: boolean;
+  readonly counters: Counters<BulkCounter>;
+  readonly hint: FaultHint;
+  post(message: FromLane): void;
+  postToFaultLane(message: LaneToLane): void;
+}
+
+/** A range that was asked for: `next` is the first page that has not come yet. */
+interface RangeInFlight {
+  readonly run: PlacedRun;
+  next: number;
+}
+
+export class BulkLane {
+  readonly #o: BulkLaneOptions;
+  readonly #installer: PageInstaller;
+  readonly #cursor: PrefetchCursor;
+  readonly #ranges = new Map<number, RangeInFlight>();
+  readonly #scratch: Uint32Array;
+  #stream: BulkStream | undefined;
+  #nextRangeId = 1;
+  #paused = false;
+  #refusals = 0;
+  #whole = false;
+  #zeros: Uint8Array = NO_BYTES;
+
+  constructor(options: BulkLaneOptions) {
+    this.#o = options;
+    this.#installer = new PageInstaller(options.memory, options.ledger, options.removeEvents);
+    this.#scratch = new Uint32Array(options.memory.layout.pageCount);
+    this.#cursor = new PrefetchCursor(
+      options.memory.layout.regions.map((r) => ({
+        first: r.firstLedgerPage,
+        end: r.firstLedgerPage + r.pageCount,
+        maxPages: Math.max(1, RANGE_BYTES / r.pageSizeBytes),
+      })),
+    );
+  }
+
+  useStream(stream: BulkStream): void {
+    this.#stream = stream;
+    this.#fill();
+    this.#checkWhole();
+  }
+
+  /** What was asked for is missing again; who waits for it must ask on the fault lane. */
+  dropStream(): void {
+    this.#stream?.cancel();
+    this.#stream = undefined;
+    for (const [rangeId, range] of this.#ranges) this.#giveBack(rangeId, range);
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#fill();
+  }
+
+  #fill(): void {
+    if (!this.#stream || this.#paused) return;
+    const fault = this.#o.hint.take();
+    if (fault !== undefined) this.#cursor.moveTo(fault);
+    while (this.#ranges.size < CREDITS) {
+      const claim = this.#cursor.claim(this.#o.ledger);
+      if (!claim) break;
+      const place = this.#o.memory.layout.atLedgerPage(claim.first);
+      if (!place) throw new RangeError(`claimed page ${claim.first} is in no region`);
+      const run: PlacedRun = { region: place.region, firstPage: place.page, pageCount: claim.count };
+      const rangeId = this.#nextRangeId++;
+      this.#ranges.set(rangeId, { run, next: 0 });
+      this.#stream.request({ rangeId, region: run.region.index, firstPage: run.firstPage, pageCount: run.pageCount });
+    }
+    this.#o.counters.set('rangesInFlight', this.#ranges.size);
+  }
+
+  onResponse(reply: BulkReply): void {
+    const range = this.#ranges.get(reply.rangeId);
+    if (!range) return;
+    const { run } = range;
+    this.#o.counters.add('payloadBytes', reply.frame?.payload.length ?? 0);
+    const expected = {
+      region: run.region.index,
+      firstPage: run.firstPage + range.next,
+      pageCount: run.pageCount - range.next,
+    };
+    const frame = decodeFrame(reply.frame, expected, run.region.pageSizeBytes);
+    if (frame.kind === 'bad') {
+      this.#refuse(reply.rangeId, range, frame.reason, frame.message);
+      return;
+    }
+    if (reply.rangeDone !== (frame.pageCount === expected.pageCount)) {
+      this.#refuse(reply.rangeId, range, ErrorReason.MALFORMED_FRAME, 'a range that does not end where it was asked to');
+      return;
+    }
+    this.#refusals = 0;
+    range.next += frame.pageCount;
+    if (reply.rangeDone) this.#ranges.delete(reply.rangeId);
+    const piece: PlacedRun = { region: run.region, firstPage: expected.firstPage, pageCount: frame.pageCount };
+    if (frame.kind === 'data') this.#install(callForPrefetch(this.#o.traits, this.#o.trapped), piece, frame.bytes, 0);
+    else this.#installZeros(piece);
+    this.#fill();
+  }
+
+  /** Pages that the source found to be zero only when it read them. */
+  #installZeros(run: PlacedRun): void {
+    const { traits, trapped, ledger } = this.#o;
+    // Nothing can have touched untrapped memory yet: it is as empty as it was made, so zero already.
+    if (!trapped) ledger.installed(run.region.firstLedgerPage + run.firstPage, run.pageCount, this.#scratch);
+    else if (traits.huge) this.#install('copy', run, this.#zeroBytes(run), 0);
+    else this.#install('zeropage', run, NO_BYTES, 0);
+    this.#checkWhole();
+  }
+
+  #install(call: ContentCall, run: PlacedRun, bytes: Uint8Array, offset: number): void {
+    const result = this.#installer.install(call, run, bytes, offset);
+    this.#count(result);
+    switch (result.kind) {
+      case 'installed':
+        this.#tellWoken(call, result.waiters);
+        this.#checkWhole();
+        return;
+      case 'again':
+      case 'no-memory': {
+        this.#tellWoken(call, result.waiters);
+        if (result.kind === 'no-memory') this.#o.post({ type: 'alarm', message: 'no memory for prefetch; tried again' });
+        const { region } = run;
+        const rest: PlacedRun = { region, firstPage: run.firstPage + result.done, pageCount: run.pageCount - result.done };
+        const retry = (): void => this.#install(call, rest, bytes, offset + result.done * region.pageSizeBytes);
+        // The fault lane reads the event that is in the way; this lane has only to wait for it.
+        if (result.kind === 'again') setImmediate(retry);
+        else setTimeout(retry, BACKOFF_MS);
+        return;
+      }
+      case 'exited':
+        this.#o.post({ type: 'vmm-exited' });
+        return;
+      case 'alarm':
+        this.#o.post({ type: 'fatal', error: { reason: ErrorReason.INTERNAL, message: result.message, metadata: {} } });
+    }
+  }
+
+  #count(result: InstallResult): void {
+    if (result.kind === 'installed') this.#o.counters.add('pagesInstalled', result.pages);
+    else if (result.kind === 'again' || result.kind === 'no-memory') this.#o.counters.add('pagesInstalled', result.done);
+  }
+
+  #tellWoken(call: ContentCall, pages: Uint32Array): void {
+    if (pages.length > 0) this.#o.postToFaultLane({ type: 'woken', call, pages, atMs: monotonicMs() });
+  }
+
+  #refuse(rangeId: number, range: RangeInFlight, reason: ErrorReason, message: string): void {
+    this.#o.counters.add('badFrames');
+    this.#giveBack(rangeId, range);
+    if (++this.#refusals >= MAX_REFUSALS) {
+      this.#o.post({
+        type: 'fatal',
+        error: { reason, message, metadata: { refused_frames: String(this.#refusals) } },
+      });
+      return;
+    }
+    this.#o.post({ type: 'alarm', message: `frame refused, asked for again: ${message}` });
+    this.#fill();
+  }
+
+  #giveBack(rangeId: number, range: RangeInFlight): void {
+    this.#ranges.delete(rangeId);
+    const first = range.run.region.firstLedgerPage + range.run.firstPage + range.next;
+    const waiters = this.#o.ledger.release(first, range.run.pageCount - range.next, this.#scratch);
+    if (waiters > 0) this.#o.postToFaultLane({ type: 'orphans', pages: this.#scratch.slice(0, waiters) });
+  }
+
+  #checkWhole(): void {
+    if (this.#whole || !this.#o.ledger.isWhole()) return;
+    this.#whole = true;
+    this.#o.post({ type: 'whole' });
+  }
+
+  #zeroBytes(run: PlacedRun): Uint8Array {
+    const size = run.pageCount * run.region.pageSizeBytes;
+    if (this.#zeros.length < size) this.#zeros = new Uint8Array(size);
+    return this.#zeros;
+  }
+}

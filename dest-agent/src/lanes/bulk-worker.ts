@@ -1,0 +1,69 @@
+/** The bulk lane's thread, at lower priority: on a busy host a fault goes first. */
+import { PageLedger, setThreadNice } from '../adapters/ledger.ts';
+import { VmMemory } from '../adapters/memory.ts';
+import { BulkLane } from './bulk-lane.ts';
+import { BULK_COUNTERS, Counters, type BulkCounter } from './counters.ts';
+import type { ToLane } from './messages.ts';
+import { runLane, type LaneContext } from './worker.ts';
+
+const BULK_NICE = 10;
+
+let attached: { readonly lane: BulkLane; readonly counters: Counters<BulkCounter> } | undefined;
+
+function openStream(session: Uint8Array, context: LaneContext): void {
+  if (!attached) return;
+  const { lane, counters } = attached;
+  const stream = context.link.openBulk(session, (bytes) => counters.add('wireBytes', bytes), {
+    onResponse: (reply) => lane.onResponse(reply),
+    onEnd: (error) => {
+      lane.dropStream();
+      context.streamEnded(error);
+    },
+  });
+  lane.useStream(stream);
+}
+
+function handle(message: ToLane, context: LaneContext): void {
+  switch (message.type) {
+    case 'attach': {
+      const { memory: given } = message;
+      const counters = new Counters(BULK_COUNTERS, context.start.counters);
+      const lane = new BulkLane({
+        memory: new VmMemory(given.regions, given),
+        ledger: PageLedger.attach(given.ledgerId),
+        traits: given.traits,
+        trapped: given.trapped,
+        removeEvents: given.removeEvents,
+        counters,
+        hint: context.hint,
+        post: (out) => context.post(out),
+        postToFaultLane: (out) => context.postToPeer(out),
+      });
+      attached = { lane, counters };
+      openStream(message.session, context);
+      context.post({ type: 'attached' });
+      return;
+    }
+    case 'reopened':
+      openStream(message.session, context);
+      return;
+    case 'pause':
+      attached?.lane.pause();
+      return;
+    case 'resume':
+      attached?.lane.resume();
+      return;
+    case 'detach-source':
+      attached?.lane.dropStream();
+      context.post({ type: 'source-detached' });
+      return;
+    case 'stage2':
+    case 'removed':
+    case 'unregister':
+    case 'poison':
+      return;
+  }
+}
+
+setThreadNice(BULK_NICE);
+await runLane(handle);

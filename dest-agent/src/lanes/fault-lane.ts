@@ -1,0 +1,333 @@
+/**
+ * The fault lane: userfaultfd event in, page in place and vCPU running out. It has an event loop to itself; nothing here waits, and nothing
+ * here is done that could be done elsewhere.
+ */
+import { createHistogram } from 'node:perf_hooks';
+import { callForData, callForZero, type ContentCall, type InstallCall, type MemoryTraits, type PagePlace } from '@pagewake/core';
+import { decodeFrame } from '../adapters/frames.ts';
+import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
+import type { VmMemory } from '../adapters/memory.ts';
+import type { FaultOnWire, FaultsReply, FaultStream } from '../adapters/page-source.ts';
+import { ErrorReason } from '../kit.ts';
+import type { Counters, FaultCounter, FaultHint } from './counters.ts';
+import { FaultIntake, type FaultEvent } from './fault-intake.ts';
+import type { FaultTracer } from './fault-trace.ts';
+import { PageInstaller } from './installer.ts';
+import { LocalResolver, runOf } from './local-resolver.ts';
+import type { FromLane, TraceIds } from './messages.ts';
+import { PendingFaults, type PendingFault, type Waiter } from './pending.ts';
+import { RetryQueue } from './retry-queue.ts';
+
+/** After so many refused frames for one page the source is not believed any more. */
+const MAX_REFUSALS = 3;
+
+export interface FaultLaneOptions {
+  readonly memory: VmMemory;
+  readonly ledger: PageLedger;
+  readonly traits: MemoryTraits;
+  readonly removeEvents: boolean;
+  readonly vcpuThreads: ReadonlySet<number>;
+  readonly counters: Counters<FaultCounter>;
+  readonly hint: FaultHint;
+  readonly tracer: FaultTracer;
+  post(message: FromLane): void;
+}
+
+export class FaultLane {
+  readonly #o: FaultLaneOptions;
+  readonly #installer: PageInstaller;
+  readonly #intake: FaultIntake | undefined;
+  readonly #local: LocalResolver;
+  readonly #retries: RetryQueue;
+  readonly #pending = new PendingFaults();
+  readonly #stalls = createHistogram({ lowest: 1, highest: 3_600_000_000, figures: 3 });
+  readonly #scratch: Uint32Array;
+  #removedWaiters: number[] = [];
+  #batch: FaultOnWire[] = [];
+  #stream: FaultStream | undefined;
+  #whole = false;
+
+  constructor(options: FaultLaneOptions) {
+    this.#o = options;
+    this.#installer = new PageInstaller(options.memory, options.ledger, options.removeEvents);
+    this.#scratch = new Uint32Array(options.memory.layout.pageCount);
+    this.#retries = new RetryQueue(
+      () => this.drain(),
+      () => this.#flush(),
+    );
+    this.#local = new LocalResolver({
+      ...options,
+      retries: this.#retries,
+      resolved: (call, place, waiters) => this.#resolved(call, place, waiters),
+      missing: (place, waiter) => this.#resolve(place, waiter, undefined),
+      vmmExited: () => options.post({ type: 'vmm-exited' }),
+      alarm: (message) => this.#alarm(message),
+    });
+    const { uffd, layout } = options.memory;
+    this.#intake =
+      uffd &&
+      new FaultIntake(uffd, layout, options.removeEvents ? options.ledger : undefined, {
+        onRemoved: (first, count) => this.#noteRemoved(first, count),
+        onFault: (event) => this.#onFault(event),
+        onAlarm: (message) => this.#alarm(message),
+      });
+  }
+
+  /** Reads and handles what the userfaultfd has. Called whenever it is readable. */
+  drain(): void {
+    this.#intake?.drain();
+    this.#resolveRemoved();
+    this.#flush();
+  }
+
+  // ── The source ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** From now on faults go to this stream; those that wait are asked for again. */
+  useStream(stream: FaultStream): void {
+    this.#stream = stream;
+    for (const pending of this.#pending.all()) this.#ask(pending);
+    this.#flush();
+  }
+
+  /** The link is lost, or not needed any more. Faults that come now are kept until there is a stream again. */
+  dropStream(): void {
+    this.#stream?.cancel();
+    this.#stream = undefined;
+    this.#batch = [];
+  }
+
+  onResponse(reply: FaultsReply): void {
+    const receivedAtMs = monotonicMs();
+    const pending = this.#pending.byId(reply.faultId);
+    // Settled meanwhile by other means (the guest gave the page back).
+    if (!pending) return;
+    const { region, page } = pending;
+    this.#o.counters.add('payloadBytes', reply.frame?.payload.length ?? 0);
+    const frame = decodeFrame(reply.frame, { region: region.index, firstPage: page, pageCount: 1 }, region.pageSizeBytes);
+    if (frame.kind === 'bad') {
+      this.#refuse(pending, frame.reason, frame.message);
+      return;
+    }
+    const verifiedAtMs = monotonicMs();
+    const origin = pending.waiters[0]?.origin ?? 'user-space';
+    const call = frame.kind === 'zero' ? callForZero(origin, this.#o.traits) : callForData(origin, this.#o.traits);
+    const bytes = frame.kind === 'zero' ? this.#local.zeroPage(region.pageSizeBytes) : frame.bytes;
+    this.#install(pending, call, bytes, (installedAtMs) => {
+      const result = { call, encoding: frame.kind, payloadBytes: reply.frame?.payload.length ?? 0 };
+      this.#o.tracer.end(pending, result, { receivedAtMs, verifiedAtMs, installedAtMs }, unixOffsetMs());
+    });
+  }
+
+  #refuse(pending: PendingFault, reason: ErrorReason, message: string): void {
+    this.#o.counters.add('badFrames');
+    pending.refusals++;
+    if (pending.refusals >= MAX_REFUSALS) {
+      this.#o.post({ type: 'fatal', error: { reason, message, metadata: { refused_frames: String(pending.refusals) } } });
+      return;
+    }
+    this.#alarm(`frame refused, asked for again: ${message}`);
+    this.#ask(pending);
+    this.#flush();
+  }
+
+  #ask(pending: PendingFault): void {
+    if (!this.#stream) return;
+    pending.requestedAtMs = monotonicMs();
+    this.#batch.push({
+      faultId: pending.faultId,
+      region: pending.region.index,
+      page: pending.page,
+      trace: pending.trace && {
+        traceId: Buffer.from(pending.trace.traceId, 'hex'),
+        spanId: Buffer.from(pending.trace.requestSpanId, 'hex'),
+      },
+    });
+  }
+
+  #flush(): void {
+    if (this.#batch.length === 0) return;
+    const batch = this.#batch;
+    this.#batch = [];
+    this.#stream?.request(batch);
+  }
+
+  // ── Faults ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #onFault(event: FaultEvent): void {
+    const stage2 = this.#o.vcpuThreads.has(event.threadId);
+    const { counters } = this.#o;
+    counters.add('total');
+    if (event.kind === 'minor') counters.add('minor');
+    else counters.add(stage2 ? 'stage2' : 'userSpace');
+    const waiter: Waiter = {
+      origin: stage2 ? 'stage2-trap' : 'user-space',
+      threadId: event.threadId,
+      readAtMs: event.readAtMs,
+      stage2Id: undefined,
+    };
+    if (event.kind === 'minor') this.#local.minor(event.place, waiter);
+    else this.#resolve(event.place, waiter, undefined);
+  }
+
+  /** A stage-2 fault that came as a request on the VMM channel. */
+  onStage2Request(id: number, place: PagePlace, parent: TraceIds | undefined): void {
+    this.#o.counters.add('total');
+    this.#o.counters.add('stage2');
+    this.#resolve(place, { origin: 'stage2-exit', threadId: 0, readAtMs: monotonicMs(), stage2Id: id }, parent);
+    this.#flush();
+  }
+
+  #resolve(place: PagePlace, waiter: Waiter, parent: TraceIds | undefined): void {
+    const ledgerPage = place.region.firstLedgerPage + place.page;
+    switch (this.#o.ledger.fault(ledgerPage)) {
+      case 'claimed':
+        this.#o.hint.post(ledgerPage);
+        this.#o.counters.add('fromSource');
+        this.#ask(this.#pending.add({ ...place, ledgerPage, waiters: [waiter], trace: this.#o.tracer.begin(parent) }));
+        return;
+      case 'waiting':
+        this.#o.counters.add('fromPrefetchInFlight');
+        this.#pending.join(ledgerPage, waiter);
+        return;
+      case 'zero':
+      case 'removed':
+        this.#local.zero(place, [waiter]);
+        return;
+      case 'present':
+        this.#local.present(place, waiter);
+    }
+  }
+
+  #install(
+    pending: PendingFault,
+    call: ContentCall,
+    bytes: Uint8Array,
+    onInstalled: (installedAtMs: number) => void,
+  ): void {
+    // Settled by other means while this waited for a retry.
+    if (this.#pending.byId(pending.faultId) !== pending) return;
+    const retry = (): void => this.#install(pending, call, bytes, onInstalled);
+    const result = this.#installer.install(call, runOf(pending), bytes, 0);
+    switch (result.kind) {
+      case 'installed': {
+        const installedAtMs = monotonicMs();
+        this.#pending.settle(pending);
+        this.#o.counters.add('pagesInstalled', result.pages);
+        for (const waiter of pending.waiters) this.#recordStall(waiter, installedAtMs);
+        this.#resolved(call, pending, pending.waiters);
+        onInstalled(installedAtMs);
+        this.checkWhole();
+        return;
+      }
+      case 'again':
+        this.#retries.afterDrain(retry);
+        return;
+      case 'no-memory':
+        this.#alarm(`no memory for page ${pending.page} of region ${pending.region.index}; its waiter stays blocked`);
+        this.#retries.afterBackOff(retry);
+        return;
+      case 'exited':
+        this.#o.post({ type: 'vmm-exited' });
+        return;
+      case 'alarm':
+        this.#o.post({ type: 'fatal', error: { reason: ErrorReason.INTERNAL, message: result.message, metadata: {} } });
+    }
+  }
+
+  // ── What the guest gives back ─────────────────────────────────────────────────────────────────────────────────
+
+  /** Inside the intake's lock: the ledger is told, waiters are resolved once everything has been read. */
+  #noteRemoved(first: number, count: number): void {
+    this.#o.counters.add('removedEvents');
+    const waiters = this.#o.ledger.remove(first, count, this.#scratch);
+    for (let i = 0; i < waiters; i++) this.#removedWaiters.push(this.#scratch[i] ?? 0);
+  }
+
+  onRemovedMessage(first: number, count: number): void {
+    this.#o.ledger.lockExclusive();
+    this.#noteRemoved(first, count);
+    this.#o.ledger.unlockExclusive();
+    this.#resolveRemoved();
+    this.checkWhole();
+  }
+
+  #resolveRemoved(): void {
+    if (this.#removedWaiters.length === 0) return;
+    const pages = this.#removedWaiters;
+    this.#removedWaiters = [];
+    for (const ledgerPage of pages) this.#resolveSettled(ledgerPage);
+    this.checkWhole();
+  }
+
+  #resolveSettled(ledgerPage: number): void {
+    const waiters = this.#pending.settlePage(ledgerPage);
+    const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
+    if (place && waiters.length > 0) this.#local.zero(place, waiters);
+  }
+
+  // ── The other lane ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Bulk has installed and woken these. */
+  onWoken(call: InstallCall, pages: Uint32Array, atMs: number): void {
+    for (const ledgerPage of pages) {
+      const waiters = this.#pending.takeOnBulk(ledgerPage);
+      const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
+      for (const waiter of waiters) this.#recordStall(waiter, atMs);
+      if (place) this.#resolved(call, place, waiters);
+    }
+  }
+
+  /** Bulk lost these: whoever waits for them is a fault again. */
+  onOrphans(pages: Uint32Array): void {
+    for (const ledgerPage of pages) {
+      const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
+      if (!place) continue;
+      for (const waiter of this.#pending.takeOnBulk(ledgerPage)) this.#resolve(place, waiter, undefined);
+    }
+    this.#flush();
+  }
+
+  // ── The end ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Tells the main thread, once, that the ledger is full. */
+  checkWhole(): void {
+    if (this.#whole || !this.#o.ledger.isWhole()) return;
+    this.#whole = true;
+    this.#o.post({ type: 'whole' });
+  }
+
+  writeStalls(): void {
+    const { counters } = this.#o;
+    if (this.#stalls.count === 0) return;
+    counters.set('stallP50Us', this.#stalls.percentile(50) / 1000);
+    counters.set('stallP99Us', this.#stalls.percentile(99) / 1000);
+    counters.set('stallMaxUs', this.#stalls.max / 1000);
+  }
+
+  #recordStall(waiter: Waiter, untilMs: number): void {
+    this.#stalls.record(Math.max(1, Math.round((untilMs - waiter.readAtMs) * 1e6)));
+  }
+
+  #resolved(call: InstallCall, place: PagePlace, waiters: readonly Waiter[]): void {
+    this.#o.counters.add(COUNTER_OF[call], waiters.length);
+    const ledgerPage = place.region.firstLedgerPage + place.page;
+    for (const { stage2Id } of waiters)
+      if (stage2Id !== undefined) this.#o.post({ type: 'stage2-resolved', id: stage2Id, ledgerPage });
+  }
+
+  #alarm(message: string): void {
+    this.#o.post({ type: 'alarm', message });
+  }
+}
+
+const COUNTER_OF: Readonly<Record<InstallCall, FaultCounter>> = {
+  copy: 'byCopy',
+  zeropage: 'byZeropage',
+  continue: 'byContinue',
+  write: 'byWrite',
+  store: 'byWrite',
+  wake: 'byWake',
+};
+
+/** The wall clock may be stepped, so the difference is taken anew for every record. */
+const unixOffsetMs = (): number => performance.timeOrigin + performance.now() - monotonicMs();

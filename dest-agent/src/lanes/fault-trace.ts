@@ -1,0 +1,73 @@
+/**
+ * Which faults are traced, and what is kept of them until the main thread makes spans of it. Sampling is decided before anything is
+ * built, and nothing of the tracing library is on this thread.
+ */
+import { randomBytes } from 'node:crypto';
+import type { FaultRecord, TraceIds } from './messages.ts';
+import type { FaultTrace, PendingFault } from './pending.ts';
+
+const FLUSH_INTERVAL_MS = 200;
+const SPAN_ID_BYTES = 8;
+/** Records that wait for a flush; beyond it the newest are dropped rather than let a burst grow the heap. */
+const MAX_RECORDS = 4096;
+
+export class FaultTracer {
+  readonly #ratio: number;
+  readonly #trace: TraceIds | undefined;
+  readonly #flush: (records: readonly FaultRecord[]) => void;
+  #records: FaultRecord[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(ratio: number, trace: TraceIds | undefined, flush: (records: readonly FaultRecord[]) => void) {
+    this.#ratio = trace?.sampled ? ratio : 0;
+    this.#trace = trace;
+    this.#flush = flush;
+  }
+
+  /** Ids for a fault that is to be traced, or undefined. A parent that came with a stage-2 request goes before the ratio. */
+  begin(parent: TraceIds | undefined): FaultTrace | undefined {
+    const under = parent ?? this.#trace;
+    if (!under?.sampled) return undefined;
+    if (!parent && (this.#ratio === 0 || Math.random() >= this.#ratio)) return undefined;
+    return {
+      traceId: under.traceId,
+      parentSpanId: under.spanId,
+      faultSpanId: randomBytes(SPAN_ID_BYTES).toString('hex'),
+      requestSpanId: randomBytes(SPAN_ID_BYTES).toString('hex'),
+    };
+  }
+
+  /** @param times milliseconds of the monotonic clock */
+  end(
+    pending: PendingFault,
+    result: { readonly call: string; readonly encoding: string; readonly payloadBytes: number },
+    times: { readonly receivedAtMs: number; readonly verifiedAtMs: number; readonly installedAtMs: number },
+    unixOffsetMs: number,
+  ): void {
+    const waiter = pending.waiters[0];
+    if (!pending.trace || !waiter || this.#records.length >= MAX_RECORDS) return;
+    this.#records.push({
+      ...pending.trace,
+      ...result,
+      region: pending.region.index,
+      page: pending.page,
+      origin: waiter.origin,
+      threadId: waiter.threadId,
+      readAtMs: waiter.readAtMs + unixOffsetMs,
+      requestedAtMs: pending.requestedAtMs + unixOffsetMs,
+      receivedAtMs: times.receivedAtMs + unixOffsetMs,
+      verifiedAtMs: times.verifiedAtMs + unixOffsetMs,
+      installedAtMs: times.installedAtMs + unixOffsetMs,
+    });
+    this.#timer ??= setTimeout(() => this.flush(), FLUSH_INTERVAL_MS);
+  }
+
+  flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#records.length === 0) return;
+    const records = this.#records;
+    this.#records = [];
+    this.#flush(records);
+  }
+}

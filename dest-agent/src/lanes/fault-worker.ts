@@ -1,0 +1,111 @@
+/** The fault lane's thread. Wires the lane to the userfaultfd, the source, the bulk lane and the main thread. */
+import { PageLedger } from '../adapters/ledger.ts';
+import { VmMemory } from '../adapters/memory.ts';
+import { Counters, FAULT_COUNTERS } from './counters.ts';
+import { FaultLane } from './fault-lane.ts';
+import { FaultTracer } from './fault-trace.ts';
+import type { LaneToLane, ToLane } from './messages.ts';
+import { poisonMissing, unregisterAll } from './teardown.ts';
+import { runLane, type LaneContext } from './worker.ts';
+
+const STALL_INTERVAL_MS = 100;
+
+interface Attached {
+  readonly lane: FaultLane;
+  readonly memory: VmMemory;
+  readonly ledger: PageLedger;
+  readonly tracer: FaultTracer;
+  readonly counters: Counters<(typeof FAULT_COUNTERS)[number]>;
+}
+
+let attached: Attached | undefined;
+
+function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneContext): Attached {
+  const { memory: given } = message;
+  const memory = new VmMemory(given.regions, given);
+  const ledger = PageLedger.attach(given.ledgerId);
+  const counters = new Counters(FAULT_COUNTERS, context.start.counters);
+  const tracer = new FaultTracer(context.start.traceRatio, message.trace, (records) =>
+    context.post({ type: 'faults-traced', records }),
+  );
+  const lane = new FaultLane({
+    memory,
+    ledger,
+    traits: given.traits,
+    removeEvents: given.removeEvents,
+    vcpuThreads: new Set(message.vcpuThreads),
+    counters,
+    hint: context.hint,
+    tracer,
+    post: (out) => context.post(out),
+  });
+  context.peer.on('message', (out: LaneToLane) => {
+    if (out.type === 'woken') lane.onWoken(out.call, out.pages, out.atMs);
+    else lane.onOrphans(out.pages);
+  });
+  memory.uffd?.onReadable(
+    () => lane.drain(),
+    () => context.post({ type: 'vmm-exited' }),
+  );
+  setInterval(() => lane.writeStalls(), STALL_INTERVAL_MS).unref();
+  return { lane, memory, ledger, tracer, counters };
+}
+
+function openStream({ lane, counters }: Attached, session: Uint8Array, context: LaneContext): void {
+  const stream = context.link.openFaults(session, (bytes) => counters.add('wireBytes', bytes), {
+    onResponse: (reply) => lane.onResponse(reply),
+    onEnd: (error) => {
+      lane.dropStream();
+      context.streamEnded(error);
+    },
+  });
+  lane.useStream(stream);
+}
+
+function handle(message: ToLane, context: LaneContext): void {
+  if (message.type === 'attach') {
+    attached = attach(message, context);
+    openStream(attached, message.session, context);
+    context.post({ type: 'attached' });
+    // Threads may have touched memory since the VMM registered it.
+    attached.lane.drain();
+    return;
+  }
+  if (!attached) return;
+  const { lane, memory, ledger, tracer } = attached;
+  switch (message.type) {
+    case 'reopened':
+      openStream(attached, message.session, context);
+      return;
+    case 'stage2': {
+      const place = memory.layout.atLedgerPage(message.ledgerPage);
+      if (place) lane.onStage2Request(message.id, place, message.parent);
+      return;
+    }
+    case 'removed':
+      lane.onRemovedMessage(message.first, message.count);
+      return;
+    case 'detach-source':
+      lane.dropStream();
+      context.post({ type: 'source-detached' });
+      return;
+    case 'unregister': {
+      lane.drain();
+      const exited = unregisterAll(memory);
+      lane.writeStalls();
+      tracer.flush();
+      context.post({ type: 'unregistered', exited });
+      return;
+    }
+    case 'poison':
+      lane.dropStream();
+      lane.drain();
+      context.post({ type: 'poisoned', pages: poisonMissing(memory, ledger) });
+      return;
+    case 'pause':
+    case 'resume':
+      return;
+  }
+}
+
+await runLane(handle);

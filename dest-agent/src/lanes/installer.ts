@@ -1,0 +1,180 @@
+/**
+ * PageInstaller: puts the content of requested pages into the VM's memory, and tells the ledger only what the kernel said. The one place where an
+ * outcome of the kernel becomes a state of a page.
+ */
+import type { ContentCall } from '@pagewake/core';
+import type { PageLedger } from '../adapters/ledger.ts';
+import { PAGE } from '../adapters/ledger.ts';
+import { sizeOf, type Outcome, type PlacedRun, type VmMemory } from '../adapters/memory.ts';
+
+export type InstallResult =
+  /** Every page of the run that was still requested is present; `waiters` of them had one, woken here. */
+  | { readonly kind: 'installed'; readonly pages: number; readonly waiters: Uint32Array }
+  /** Stopped: an event is pending. Drain events, then install what is left, from page `done` of the run on. */
+  | { readonly kind: 'again'; readonly done: number; readonly waiters: Uint32Array }
+  /** Stopped: no memory now. Back off, then install what is left. */
+  | { readonly kind: 'no-memory'; readonly done: number; readonly waiters: Uint32Array }
+  | { readonly kind: 'exited' }
+  /** What must not happen: said with enough to find out why. The pages stay requested and nobody is woken. */
+  | { readonly kind: 'alarm'; readonly message: string };
+
+interface Step {
+  readonly pages: number;
+  readonly passedOver?: boolean;
+  readonly stop: 'again' | 'no-memory' | 'exited' | 'alarm' | undefined;
+  readonly message?: string;
+}
+
+export const NO_BYTES = new Uint8Array(0);
+
+export class PageInstaller {
+  readonly #memory: VmMemory;
+  readonly #ledger: PageLedger;
+  readonly #locked: boolean;
+  #scratch = new Uint32Array(1024);
+
+  /**
+   * @param locked true where the VMM sends REMOVE events: then a check of the ledger, the call and the ledger's transition must not
+   *   have the reading of such an event in between. The kernel lets the remover go on as soon as its event is read, so an
+   *   install that had looked before and wrote after would bring removed content back.
+   */
+  constructor(memory: VmMemory, ledger: PageLedger, locked: boolean) {
+    this.#memory = memory;
+    this.#ledger = ledger;
+    this.#locked = locked;
+  }
+
+  /**
+   * Installs a run whose pages this lane has requested. Pages that are not requested any more (the guest gave them back) are passed
+   * over.
+   * @param bytes the decoded content, `offset` bytes in; ignored by zeropage
+   */
+  install(call: ContentCall, run: PlacedRun, bytes: Uint8Array, offset: number): InstallResult {
+    const woken: number[] = [];
+    let installed = 0;
+    let done = 0;
+    while (done < run.pageCount) {
+      const rest = slice(run, done, run.pageCount - done);
+      const step = this.#step(call, rest, bytes, offset + done * run.region.pageSizeBytes, woken);
+      done += step.pages;
+      if (!step.passedOver) installed += step.pages;
+      switch (step.stop) {
+        case undefined:
+          break;
+        case 'exited':
+          return { kind: 'exited' };
+        case 'alarm':
+          return { kind: 'alarm', message: step.message ?? 'unknown' };
+        case 'again':
+        case 'no-memory':
+          return { kind: step.stop, done, waiters: Uint32Array.from(woken) };
+      }
+    }
+    return { kind: 'installed', pages: installed, waiters: Uint32Array.from(woken) };
+  }
+
+  /** One call of the kernel over the longest prefix that is still requested. */
+  #step(call: ContentCall, rest: PlacedRun, bytes: Uint8Array, offset: number, woken: number[]): Step {
+    if (this.#locked) this.#ledger.lockShared();
+    try {
+      const wanted = this.#requestedPrefix(rest);
+      // Passed over: the guest gave the page back while its content was on the way.
+      if (wanted === 0) return { pages: 1, passedOver: true, stop: undefined };
+      const run = slice(rest, 0, wanted);
+      const outcome = this.#call(call, run, bytes, offset);
+      const pages = Math.floor(outcome.bytes / run.region.pageSizeBytes);
+      if (pages > 0) this.#commit(call, slice(run, 0, pages), woken);
+      switch (outcome.kind) {
+        case 'done':
+          return { pages, stop: undefined };
+        case 'again':
+          // A range that stopped part-way goes on at once; nothing done means that an event waits to be read.
+          return { pages, stop: pages > 0 ? undefined : 'again' };
+        case 'present':
+          return this.#alreadyThere(call, slice(run, pages, 1), bytes, offset + outcome.bytes, pages, woken);
+        case 'no-memory':
+          return { pages, stop: 'no-memory' };
+        case 'exited':
+          return { pages, stop: 'exited' };
+        case 'unmapped':
+        case 'absent':
+        case 'refused':
+          return { pages, stop: 'alarm', message: `${call} of ${describe(run)} was refused: ${why(outcome)}` };
+      }
+    } finally {
+      if (this.#locked) this.#ledger.unlockShared();
+    }
+  }
+
+  #requestedPrefix(run: PlacedRun): number {
+    const first = run.region.firstLedgerPage + run.firstPage;
+    if (this.#ledger.isRequested(first, run.pageCount)) return run.pageCount;
+    let count = 0;
+    while (count < run.pageCount && this.#ledger.state(first + count) === PAGE.requested) count++;
+    return count;
+  }
+
+  #call(call: ContentCall, run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
+    switch (call) {
+      case 'copy':
+        return this.#memory.copy(run, bytes, offset);
+      case 'write':
+        return this.#memory.write(run, bytes, offset);
+      case 'store':
+        return this.#memory.store(run, bytes, offset);
+      case 'zeropage':
+        return this.#memory.zeropage(run);
+    }
+  }
+
+  /** The kernel has them: now the ledger may say so. Who noted itself as waiting before this is woken after it. */
+  #commit(call: ContentCall, run: PlacedRun, woken: number[]): void {
+    if (this.#scratch.length < run.pageCount) this.#scratch = new Uint32Array(run.pageCount);
+    const waiters = this.#ledger.installed(run.region.firstLedgerPage + run.firstPage, run.pageCount, this.#scratch);
+    for (let i = 0; i < waiters; i++) {
+      const ledgerPage = this.#scratch[i] ?? 0;
+      woken.push(ledgerPage);
+      // COPY and ZEROPAGE have woken already; write() into the file wakes nobody.
+      if (call === 'write') this.#memory.wake(slice(run, ledgerPage - run.region.firstLedgerPage - run.firstPage, 1));
+    }
+  }
+
+  /**
+   * EEXIST on a page that only this lane may install. Somebody filled it behind our back (a VMM that touched its memory before it
+   * registered it): right content is fine, any other is a wrong page that a guest may have seen.
+   */
+  #alreadyThere(
+    call: ContentCall,
+    page: PlacedRun,
+    bytes: Uint8Array,
+    offset: number,
+    before: number,
+    woken: number[],
+  ): Step {
+    const size = sizeOf(page);
+    const found = Buffer.alloc(size);
+    const read = this.#memory.readBack(page, found);
+    const expected = call === 'zeropage' ? Buffer.alloc(size) : Buffer.from(bytes.buffer, bytes.byteOffset + offset, size);
+    if (read.kind !== 'done' || !found.equals(expected)) {
+      const message = `${describe(page)} was in the VM's memory before it was installed, with other content`;
+      return { pages: before, stop: 'alarm', message };
+    }
+    this.#commit(call, page, woken);
+    this.#memory.wake(page);
+    return { pages: before + 1, stop: undefined };
+  }
+}
+
+export function slice(run: PlacedRun, from: number, pageCount: number): PlacedRun {
+  return { region: run.region, firstPage: run.firstPage + from, pageCount };
+}
+
+export function describe(run: PlacedRun): string {
+  const last = run.firstPage + run.pageCount - 1;
+  return run.pageCount === 1
+    ? `page ${run.firstPage} of region ${run.region.index}`
+    : `pages ${run.firstPage} to ${last} of region ${run.region.index}`;
+}
+
+const why = (outcome: { kind: string; errno?: string }): string =>
+  outcome.errno ?? (outcome.kind === 'unmapped' ? 'the range is not mapped any more (ENOENT)' : outcome.kind);

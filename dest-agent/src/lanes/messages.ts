@@ -1,0 +1,115 @@
+/** What the main thread and the lanes say to each other. Plain data: it is cloned, never shared, but for the counters. */
+import type { MessagePort } from 'node:worker_threads';
+import type { InstallCall, MemoryTraits, RegionInput } from '@pagewake/core';
+
+/** An error that crosses a thread: what is needed to make a typed one on the other side. */
+export interface LaneError {
+  /** Number of pagewake.v1.ErrorReason. */
+  readonly reason: number;
+  readonly message: string;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface SourceCredentials {
+  readonly tlsCa: string | undefined;
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  readonly serverName: string | undefined;
+  readonly allowPlaintext: boolean;
+}
+
+/** Given to a lane's worker at its start. */
+export interface LaneStart {
+  readonly sourceAddress: string;
+  readonly credentials: SourceCredentials;
+  readonly counters: SharedArrayBuffer;
+  readonly hint: SharedArrayBuffer;
+  /** The other lane's end of the channel between the two. */
+  readonly peer: MessagePort;
+  /** 0 to 1: the share of faults whose spans are recorded. */
+  readonly traceRatio: number;
+}
+
+/** The memory of one VM as a lane needs it. Descriptors are the lane's own copies: it closes them. */
+export interface AttachedMemory {
+  readonly regions: readonly RegionInput[];
+  readonly traits: MemoryTraits;
+  readonly trapped: boolean;
+  readonly removeEvents: boolean;
+  readonly uffd: number | undefined;
+  readonly file: number | undefined;
+  /** The VMM's process where the agent can see it: anonymous memory is read back through it. */
+  readonly pid: number | undefined;
+  readonly ledgerId: number;
+}
+
+export interface TraceIds {
+  readonly traceId: string;
+  readonly spanId: string;
+  readonly sampled: boolean;
+}
+
+export type ToLane =
+  | {
+      readonly type: 'attach';
+      readonly memory: AttachedMemory;
+      readonly session: Uint8Array;
+      readonly vcpuThreads: readonly number[];
+      readonly trace: TraceIds | undefined;
+    }
+  /** The source was opened again: go on where the lost link stopped. */
+  | { readonly type: 'reopened'; readonly session: Uint8Array }
+  | { readonly type: 'pause' }
+  | { readonly type: 'resume' }
+  /** Fault lane: a stage-2 fault that came as a request. */
+  | { readonly type: 'stage2'; readonly id: number; readonly ledgerPage: number; readonly parent: TraceIds | undefined }
+  /** Fault lane: the VMM says that the guest gave this run back. */
+  | { readonly type: 'removed'; readonly first: number; readonly count: number }
+  /** Let go of the source: its streams are closed, what is in flight is dropped. */
+  | { readonly type: 'detach-source' }
+  /** Fault lane: the ledger is full: drain, unregister. */
+  | { readonly type: 'unregister' }
+  /** Fault lane: nothing more will come: poison what is missing, so that a touch is a SIGBUS and not a wait for ever. */
+  | { readonly type: 'poison' };
+
+export type FromLane =
+  | { readonly type: 'started' }
+  | { readonly type: 'attached' }
+  | { readonly type: 'whole' }
+  /** The stream to the source ended; the lane waits for `reopened`. */
+  | { readonly type: 'lost'; readonly error: LaneError }
+  | { readonly type: 'fatal'; readonly error: LaneError }
+  | { readonly type: 'vmm-exited' }
+  | { readonly type: 'stage2-resolved'; readonly id: number; readonly ledgerPage: number }
+  | { readonly type: 'source-detached' }
+  | { readonly type: 'unregistered'; readonly exited: boolean }
+  | { readonly type: 'poisoned'; readonly pages: number }
+  | { readonly type: 'alarm'; readonly message: string }
+  | { readonly type: 'faults-traced'; readonly records: readonly FaultRecord[] };
+
+/** Between the lanes, straight. */
+export type LaneToLane =
+  /** Bulk installed these pages; each had a waiter, which was woken. */
+  | { readonly type: 'woken'; readonly call: InstallCall; readonly pages: Uint32Array; readonly atMs: number }
+  /** Bulk gave these pages back uninstalled; each has a waiter, so the fault lane must fetch it. */
+  | { readonly type: 'orphans'; readonly pages: Uint32Array };
+
+/** One sampled fault, for its spans. Times are Unix milliseconds with a fraction; ids are lower-case hex. */
+export interface FaultRecord {
+  readonly traceId: string;
+  readonly parentSpanId: string;
+  readonly faultSpanId: string;
+  readonly requestSpanId: string;
+  readonly region: number;
+  readonly page: number;
+  readonly origin: string;
+  readonly call: string;
+  readonly encoding: string;
+  readonly payloadBytes: number;
+  readonly threadId: number;
+  readonly readAtMs: number;
+  readonly requestedAtMs: number;
+  readonly receivedAtMs: number;
+  readonly verifiedAtMs: number;
+  readonly installedAtMs: number;
+}

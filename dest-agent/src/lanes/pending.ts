@@ -1,0 +1,93 @@
+/** The faults that are not resolved yet: which page, who waits, since when. Kept by the fault lane alone. */
+import type { FaultOrigin } from '@pagewake/core';
+import type { Region } from '@pagewake/core';
+
+/** One event or request that waits for a page. */
+export interface Waiter {
+  readonly origin: FaultOrigin;
+  readonly threadId: number;
+  /** When the event was read, milliseconds of the monotonic clock. A stall's clock runs from here through every retry. */
+  readonly readAtMs: number;
+  /** A stage-2 request of the VMM channel that must be answered. */
+  readonly stage2Id: number | undefined;
+}
+
+export interface FaultTrace {
+  readonly traceId: string;
+  readonly parentSpanId: string;
+  readonly faultSpanId: string;
+  readonly requestSpanId: string;
+}
+
+/** A page that this lane has asked the source for. */
+export interface PendingFault {
+  readonly faultId: number;
+  readonly ledgerPage: number;
+  readonly region: Region;
+  readonly page: number;
+  readonly waiters: Waiter[];
+  readonly trace: FaultTrace | undefined;
+  requestedAtMs: number;
+  /** Frames refused so far. */
+  refusals: number;
+}
+
+export class PendingFaults {
+  readonly #byId = new Map<number, PendingFault>();
+  readonly #byPage = new Map<number, PendingFault>();
+  /** Waiters of pages that the bulk lane has asked for. */
+  readonly #onBulk = new Map<number, Waiter[]>();
+  #nextId = 1;
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  add(fault: Omit<PendingFault, 'faultId' | 'requestedAtMs' | 'refusals'>): PendingFault {
+    const pending: PendingFault = { ...fault, faultId: this.#nextId, requestedAtMs: 0, refusals: 0 };
+    // Wraps as the wire's uint32 does; four billion faults are never outstanding at once.
+    this.#nextId = this.#nextId === 0xffff_ffff ? 1 : this.#nextId + 1;
+    this.#byId.set(pending.faultId, pending);
+    this.#byPage.set(pending.ledgerPage, pending);
+    return pending;
+  }
+
+  byId(faultId: number): PendingFault | undefined {
+    return this.#byId.get(faultId);
+  }
+
+  all(): PendingFault[] {
+    return [...this.#byId.values()];
+  }
+
+  /** Notes one more waiter on a page that somebody has asked for. */
+  join(ledgerPage: number, waiter: Waiter): void {
+    const own = this.#byPage.get(ledgerPage);
+    if (own) {
+      own.waiters.push(waiter);
+      return;
+    }
+    const others = this.#onBulk.get(ledgerPage);
+    if (others) others.push(waiter);
+    else this.#onBulk.set(ledgerPage, [waiter]);
+  }
+
+  /** Takes a fault out: it is resolved, or is about to be by other means. */
+  settle(pending: PendingFault): void {
+    this.#byId.delete(pending.faultId);
+    this.#byPage.delete(pending.ledgerPage);
+  }
+
+  settlePage(ledgerPage: number): Waiter[] {
+    const own = this.#byPage.get(ledgerPage);
+    if (own) this.settle(own);
+    return [...(own?.waiters ?? []), ...this.takeOnBulk(ledgerPage)];
+  }
+
+  /** The waiters of a page of the bulk lane's, which now has it or has given it back. */
+  takeOnBulk(ledgerPage: number): Waiter[] {
+    const waiters = this.#onBulk.get(ledgerPage) ?? [];
+    this.#onBulk.delete(ledgerPage);
+    return waiters;
+  }
+}

@@ -1,0 +1,111 @@
+/** The destination agent: wires adapters to sessions, serves, ends in good order. */
+import { chmodSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { isFinal } from '@pagewake/core';
+import { migrationService, type NewMigration } from './adapters/migration-service.ts';
+import { destAgentConfig, type DestAgentConfig } from './config.ts';
+import {
+  aborted,
+  newSpanId,
+  newTraceId,
+  runProgram,
+  startServer,
+  startTelemetry,
+  UserError,
+  type Life,
+  type Telemetry,
+} from './kit.ts';
+import type { TraceIds } from './lanes/messages.ts';
+import { SessionRegistry } from './session/registry.ts';
+import { MigrationSession } from './session/session.ts';
+import { recordFault, recordMigration } from './telemetry/spans.ts';
+
+/** A Unix socket's path fits into 107 bytes (sockaddr_un). */
+const MAX_SOCKET_PATH_BYTES = 107;
+
+/** Runs the agent until it is stopped. @returns the exit code */
+export function serveDest(argv: readonly string[]): Promise<number> {
+  const spec = {
+    name: 'pagewake serve-dest',
+    summary: 'The destination agent: owns a VM’s userfaultfd and memory, and fetches what is missing.',
+    schema: destAgentConfig,
+    examples: ['pagewake serve-dest --listen 127.0.0.1:7702 --vmm-socket-dir /run/pagewake'],
+  };
+  return runProgram(spec, argv, serve);
+}
+
+async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<number> {
+  makeSocketDir(config.vmmSocketDir);
+  const telemetry = await startTelemetry({ serviceName: 'pagewake-dest-agent', log });
+  const registry = new SessionRegistry();
+  const service = migrationService({
+    registry,
+    newSession: (migration) => newSession(migration, config, telemetry, log),
+    onBug: (err) => log.error({ err }, 'a bug'),
+  });
+  const server = await startServer({ ...config, services: [service] });
+  log.info({ address: server.address, security: server.security }, 'listening');
+  process.stdout.write(`${JSON.stringify({ event: 'listening', address: server.address })}\n`);
+  await aborted(stop);
+  const active = registry.active();
+  for (const session of active) log.error({ migration: session.migrationId, phase: session.phase }, LEFT_BEHIND);
+  await server.shutdown();
+  await telemetry.shutdown();
+  return active.length === 0 ? 0 : 1;
+}
+
+const LEFT_BEHIND =
+  'stopped with a migration under way: its guest keeps what it has and waits for the rest; its VMM still holds the userfaultfd, so it will not read zeros';
+
+function newSession(
+  migration: NewMigration,
+  config: DestAgentConfig,
+  telemetry: Telemetry,
+  log: Life['log'],
+): MigrationSession {
+  const vmmSocket = join(config.vmmSocketDir, `${migration.vmId}.sock`);
+  if (Buffer.byteLength(vmmSocket) > MAX_SOCKET_PATH_BYTES)
+    throw new UserError(`${vmmSocket} is too long for a Unix socket; give a shorter --vmm-socket-dir`);
+  const trace = traceFor(migration, telemetry);
+  const session: MigrationSession = new MigrationSession({
+    ...migration,
+    vmmSocket,
+    credentials: {
+      tlsCa: config.sourceTlsCa,
+      tlsCert: config.sourceTlsCert,
+      tlsKey: config.sourceTlsKey,
+      serverName: config.sourceServerName,
+      allowPlaintext: config.insecurePlaintext,
+    },
+    trace,
+    traceRatio: config.traceFaultRatio,
+    log: log.child({ vm: migration.vmId, migration: migration.migrationId }),
+    onFaultsTraced: (records) => {
+      for (const record of records) recordFault(telemetry, migration.vmId, record);
+    },
+  });
+  session.on('change', () => {
+    if (trace.sampled && isFinal(session.phase))
+      recordMigration(telemetry, trace, migration.parent?.spanId, session.snapshot());
+  });
+  return session;
+}
+
+/** The migration's own span: under the orchestrator's where there is one, else the root of a new trace. */
+function traceFor(migration: NewMigration, telemetry: Telemetry): TraceIds {
+  const traceId = migration.parent?.traceId ?? newTraceId();
+  const sampled =
+    telemetry.enabled && (migration.parent ? migration.parent.sampled : telemetry.sampleRoot(traceId, 'migration'));
+  return { traceId, spanId: newSpanId(), sampled };
+}
+
+/** Whoever may connect may hand over any memory as a VM's, so the folder is the agent's user's alone. */
+function makeSocketDir(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+    chmodSync(path, 0o700);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new UserError(`--vmm-socket-dir: cannot use ${path}: ${why}`, 2);
+  }
+}

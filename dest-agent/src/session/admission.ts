@@ -1,0 +1,85 @@
+/** From what a VMM handed over to memory that may be filled, or the typed reason why not. */
+import { chooseTier, type Mode, type TierChoice } from '@pagewake/core';
+import { PageLedger } from '../adapters/ledger.ts';
+import { OfferedMemory } from '../adapters/offered-memory.ts';
+import { ErrorReason, PagewakeError } from '../kit.ts';
+import type { AttachedMemory } from '../lanes/messages.ts';
+import type { LaneDescriptors } from './lanes.ts';
+import type { ReceivedOffer } from './vmm-link.ts';
+
+export type Choice = Extract<TierChoice, { kind: 'chosen' }>;
+
+/** One VM's memory and its ledger, from the handshake to the end of the migration. */
+export class AdmittedVm {
+  readonly received: ReceivedOffer;
+  readonly choice: Choice;
+  readonly ledger: PageLedger;
+  readonly #memory: OfferedMemory;
+  zeroAtOpen = 0;
+
+  /**
+   * Owns the descriptors of the offer from here on, also where it throws.
+   * @throws PagewakeError BAD_HANDSHAKE, NOT_TRAPPABLE, MISSING_CAPABILITY
+   */
+  constructor(received: ReceivedOffer, vmId: string, wanted: Mode | undefined) {
+    this.received = received;
+    this.#memory = new OfferedMemory(received.offer, received.descriptors);
+    try {
+      this.choice = choose(received, vmId, wanted);
+    } catch (error) {
+      this.#memory.close();
+      throw error;
+    }
+    this.ledger = PageLedger.create(received.offer.layout.pageCount);
+  }
+
+  get layout() {
+    return this.received.offer.layout;
+  }
+
+  /** What the lanes need, but for descriptors: each lane gets copies of its own. */
+  get attachment(): Omit<AttachedMemory, 'uffd' | 'file'> {
+    return {
+      regions: this.layout.regions.map(({ address, sizeBytes, offset, pageSizeBytes, fileOffset }) => ({
+        address,
+        sizeBytes,
+        offset,
+        pageSizeBytes,
+        fileOffset,
+      })),
+      traits: this.#memory.traits,
+      trapped: this.choice.trapped,
+      removeEvents: this.#memory.removeEvents,
+      pid: this.received.pid > 0 ? this.received.pid : undefined,
+      ledgerId: this.ledger.id,
+    };
+  }
+
+  /** Threads whose faults are stage-2 faults. None where events do not say whose they are. */
+  get vcpuThreads(): readonly number[] {
+    return this.#memory.threadIds ? this.received.offer.vcpuThreads : [];
+  }
+
+  duplicateDescriptors(): LaneDescriptors {
+    return this.#memory.duplicate();
+  }
+
+  noteZero(first: number, count: number): void {
+    this.zeroAtOpen += this.ledger.setZero(first, count);
+  }
+
+  close(): void {
+    this.#memory.close();
+    this.ledger.close();
+  }
+}
+
+function choose({ offer }: ReceivedOffer, vmId: string, wanted: Mode | undefined): Choice {
+  if (offer.vmId !== undefined && offer.vmId !== vmId)
+    throw new PagewakeError(ErrorReason.BAD_HANDSHAKE, `the VMM says it is ${offer.vmId}; this socket is for ${vmId}`);
+  const choice = chooseTier(offer, wanted);
+  if (choice.kind === 'not-trappable')
+    throw new PagewakeError(ErrorReason.NOT_TRAPPABLE, choice.message, { missing: choice.missing.join('; ') });
+  if (choice.kind === 'unsupported') throw new PagewakeError(ErrorReason.MISSING_CAPABILITY, choice.message);
+  return choice;
+}

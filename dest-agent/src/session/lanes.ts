@@ -1,0 +1,84 @@
+/** Both lanes of one migration: started together, told together, ended together. */
+import { MessageChannel } from 'node:worker_threads';
+import { BULK_COUNTERS, Counters, FAULT_COUNTERS, FaultHint, type BulkCounter, type FaultCounter } from '../lanes/counters.ts';
+import type { AttachedMemory, FromLane, SourceCredentials, ToLane, TraceIds } from '../lanes/messages.ts';
+import { Lane } from './lane.ts';
+
+export interface LanesOptions {
+  readonly sourceAddress: string;
+  readonly credentials: SourceCredentials;
+  readonly traceRatio: number;
+  onMessage(message: FromLane): void;
+  onCrash(error: Error): void;
+}
+
+export interface LaneDescriptors {
+  readonly uffd: number | undefined;
+  readonly file: number | undefined;
+}
+
+export class Lanes {
+  readonly faultCounters: Counters<FaultCounter>;
+  readonly bulkCounters: Counters<BulkCounter>;
+  readonly fault: Lane;
+  readonly bulk: Lane;
+
+  constructor(options: LanesOptions) {
+    const hint = new FaultHint();
+    const { port1, port2 } = new MessageChannel();
+    this.faultCounters = new Counters<FaultCounter>(FAULT_COUNTERS);
+    this.bulkCounters = new Counters<BulkCounter>(BULK_COUNTERS);
+    const common = {
+      sourceAddress: options.sourceAddress,
+      credentials: options.credentials,
+      hint: hint.buffer,
+      traceRatio: options.traceRatio,
+    };
+    this.fault = new Lane(
+      new URL('../lanes/fault-worker.ts', import.meta.url),
+      { ...common, counters: this.faultCounters.buffer, peer: port1 },
+      (message) => options.onMessage(message),
+      (error) => options.onCrash(error),
+    );
+    this.bulk = new Lane(
+      new URL('../lanes/bulk-worker.ts', import.meta.url),
+      { ...common, counters: this.bulkCounters.buffer, peer: port2 },
+      (message) => options.onMessage(message),
+      (error) => options.onCrash(error),
+    );
+  }
+
+  /** Both are connected to the source. */
+  async started(): Promise<void> {
+    await Promise.all([this.fault.next('started'), this.bulk.next('started')]);
+  }
+
+  /** Gives both lanes the memory; from then on faults are resolved. */
+  async attach(
+    memory: Omit<AttachedMemory, 'uffd' | 'file'>,
+    descriptors: () => LaneDescriptors,
+    session: Uint8Array,
+    vcpuThreads: readonly number[],
+    trace: TraceIds | undefined,
+  ): Promise<void> {
+    const attached = Promise.all([this.fault.next('attached'), this.bulk.next('attached')]);
+    for (const lane of [this.fault, this.bulk])
+      lane.post({ type: 'attach', memory: { ...memory, ...descriptors() }, session, vcpuThreads, trace });
+    await attached;
+  }
+
+  both(message: ToLane): void {
+    this.fault.post(message);
+    this.bulk.post(message);
+  }
+
+  async detachSource(): Promise<void> {
+    const detached = Promise.all([this.fault.next('source-detached'), this.bulk.next('source-detached')]);
+    this.both({ type: 'detach-source' });
+    await detached;
+  }
+
+  async terminate(): Promise<void> {
+    await Promise.all([this.fault.terminate(), this.bulk.terminate()]);
+  }
+}

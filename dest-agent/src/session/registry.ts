@@ -1,0 +1,51 @@
+/** The migrations of this agent: those under way, and the last that ended. */
+import { isFinal } from '@pagewake/core';
+import { ErrorReason, PagewakeError } from '../kit.ts';
+import type { MigrationSession } from './session.ts';
+
+const KEPT_AFTER_END = 100;
+
+export class SessionRegistry {
+  readonly #sessions = new Map<string, MigrationSession>();
+
+  /** @throws PagewakeError MIGRATION_EXISTS where the id is taken or the VM is being migrated already */
+  check(migrationId: string, vmId: string): void {
+    if (this.#sessions.has(migrationId))
+      throw new PagewakeError(ErrorReason.MIGRATION_EXISTS, `migration ${migrationId} exists`, { migration_id: migrationId });
+    const other = this.active().find((session) => session.vmId === vmId);
+    if (other)
+      throw new PagewakeError(ErrorReason.MIGRATION_EXISTS, `VM ${vmId} is being migrated already, as ${other.migrationId}`, {
+        migration_id: other.migrationId,
+        vm_id: vmId,
+      });
+  }
+
+  /** After `check`, in the same turn. */
+  add(session: MigrationSession): void {
+    this.#sessions.set(session.migrationId, session);
+    this.#forget();
+  }
+
+  get(migrationId: string): MigrationSession {
+    const session = this.#sessions.get(migrationId);
+    if (!session)
+      throw new PagewakeError(ErrorReason.UNKNOWN_MIGRATION, `there is no migration ${migrationId} on this agent`, {
+        migration_id: migrationId,
+      });
+    return session;
+  }
+
+  all(): MigrationSession[] {
+    return [...this.#sessions.values()];
+  }
+
+  active(): MigrationSession[] {
+    return this.all().filter((session) => !isFinal(session.phase));
+  }
+
+  #forget(): void {
+    const ended = this.all().filter((session) => isFinal(session.phase));
+    for (const session of ended.slice(0, Math.max(0, ended.length - KEPT_AFTER_END)))
+      this.#sessions.delete(session.migrationId);
+  }
+}

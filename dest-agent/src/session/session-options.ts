@@ -1,0 +1,20 @@
+import type { Mode } from '@pagewake/core';
+import type { Logger } from '../kit.ts';
+import type { FaultRecord, SourceCredentials, TraceIds } from '../lanes/messages.ts';
+
+/** What makes one migration. */
+export interface SessionOptions {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly sourceAddress: string;
+  readonly generation: number;
+  readonly token: Uint8Array;
+  readonly wantedMode: Mode | undefined;
+  readonly vmmSocket: string;
+  readonly credentials: SourceCredentials;
+  /** The migration's own span; absent: not traced. */
+  readonly trace: TraceIds;
+  readonly traceRatio: number;
+  readonly log: Logger;
+  onFaultsTraced(records: readonly FaultRecord[]): void;
+}

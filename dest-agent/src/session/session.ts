@@ -1,0 +1,423 @@
+/**
+ * One migration on the destination, from the call that prepares it to the ledger that is full. Owns the phases; the lanes own the pages.
+ */
+import { randomBytes } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import { advance, isFinal, mayFollow, type HandshakeError, type Phase, type VmmMessage } from '@pagewake/core';
+import { isRecoverable } from '../adapters/page-source.ts';
+import { SourceSession } from '../adapters/source-session.ts';
+import { ErrorReason, PagewakeError, reasonName } from '../kit.ts';
+import { BULK_COUNTERS, FAULT_COUNTERS } from '../lanes/counters.ts';
+import type { FromLane, LaneError, TraceIds } from '../lanes/messages.ts';
+import { AdmittedVm } from './admission.ts';
+import { Alarms } from './alarms.ts';
+import { Lanes } from './lanes.ts';
+import { Reopener } from './reopener.ts';
+import { readAll, type LedgerTotals, type SessionSnapshot } from './snapshot.ts';
+import type { SessionOptions } from './session-options.ts';
+import { laneOrderOf } from './vmm-orders.ts';
+import { VmmLink, type ReceivedOffer } from './vmm-link.ts';
+
+interface Events {
+  /** The phase, or anything else worth telling at once. */
+  change: [];
+}
+
+export class MigrationSession extends EventEmitter<Events> {
+  readonly #o: SessionOptions;
+  readonly #lanes: Lanes;
+  readonly #source: SourceSession;
+  readonly #vmm: VmmLink;
+  readonly #reopener: Reopener;
+  readonly #alarms: Alarms;
+  readonly #startedAtMs = Date.now();
+  #phase: Phase = 'preparing';
+  #pausedByUser = false;
+  #error: PagewakeError | undefined;
+  #vm: AdmittedVm | undefined;
+  #session: Uint8Array = new Uint8Array(0);
+  #fillingSinceMs: number | undefined;
+  #filledAtMs: number | undefined;
+  #linkLosses = 0;
+  #released = false;
+  #lastLedger: LedgerTotals = { total: 0, unresolved: 0, zeroAtOpen: 0, removed: 0 };
+
+  constructor(options: SessionOptions) {
+    super();
+    this.#o = options;
+    this.setMaxListeners(0);
+    this.#alarms = new Alarms(options.log);
+    const link = {
+      tlsCa: options.credentials.tlsCa,
+      tlsCert: options.credentials.tlsCert,
+      tlsKey: options.credentials.tlsKey,
+      serverName: options.credentials.serverName,
+      insecurePlaintext: options.credentials.allowPlaintext,
+    };
+    this.#source = new SourceSession(options.sourceAddress, link, {
+      vmId: options.vmId,
+      generation: options.generation,
+      token: options.token,
+      destinationId: randomBytes(16).toString('hex'),
+    });
+    this.#lanes = new Lanes({
+      sourceAddress: options.sourceAddress,
+      credentials: options.credentials,
+      traceRatio: options.trace.sampled ? options.traceRatio : 0,
+      onMessage: (message) => this.#onLane(message),
+      onCrash: (error) => {
+        options.log.error({ err: error }, 'a lane crashed');
+        this.#fail(new PagewakeError(ErrorReason.INTERNAL, `a lane of the agent crashed: ${error.message}`));
+      },
+    });
+    this.#vmm = new VmmLink({
+      onOffer: (received) => this.#guard(this.#open(received)),
+      onMessage: (message) => this.#onVmmMessage(message),
+      onBadPeer: (error) => this.#onBadPeer(error),
+      onClose: () => this.#onVmmClosed(),
+    });
+    this.#reopener = new Reopener(
+      () => this.#reopen().catch((error: unknown) => this.#failed(error)),
+      () => this.#phase === 'interrupted',
+    );
+  }
+
+  get phase(): Phase {
+    return this.#phase;
+  }
+
+  get migrationId(): string {
+    return this.#o.migrationId;
+  }
+
+  get vmId(): string {
+    return this.#o.vmId;
+  }
+
+  get trace(): TraceIds {
+    return this.#o.trace;
+  }
+
+  // ── What the orchestrator asks for ──────────────────────────────────────────────────────────────────────────────
+
+  /** Starts the lanes, reaches the source, listens for the VMM. @throws PagewakeError what stood in the way; the session is failed then */
+  async prepare(): Promise<void> {
+    const failed = new Promise<never>((_resolve, reject) => {
+      this.on('change', () => {
+        if (isFinal(this.#phase)) reject(this.#error ?? new PagewakeError(ErrorReason.CANCELLED, 'cancelled'));
+      });
+    });
+    // Raced, so its rejection is seen; this keeps it from being an unhandled one where the race is over before.
+    failed.catch(() => undefined);
+    await Promise.race([this.#lanes.started(), failed]);
+    try {
+      this.#vmm.listen(this.#o.vmmSocket);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const typed = new PagewakeError(ErrorReason.INVALID_ARGUMENT, `cannot listen for the VMM on ${this.#o.vmmSocket}: ${message}`);
+      this.#fail(typed);
+      throw typed;
+    }
+    this.#enter('awaiting-vmm');
+  }
+
+  pausePrefetch(): void {
+    this.#require('paused');
+    this.#pausedByUser = true;
+    this.#lanes.bulk.post({ type: 'pause' });
+    this.#enter('paused');
+  }
+
+  resume(): void {
+    if (this.#phase === 'interrupted') {
+      this.#reopener.now();
+      return;
+    }
+    if (this.#phase !== 'paused') this.#require('filling');
+    this.#pausedByUser = false;
+    this.#lanes.bulk.post({ type: 'resume' });
+    this.#enter('filling');
+  }
+
+  /** @param force also where a guest may run on pages that have come: it is lost then */
+  cancel(force: boolean): void {
+    this.#require('cancelled');
+    const harmless = this.#phase === 'preparing' || this.#phase === 'awaiting-vmm';
+    if (!harmless && !force)
+      throw new PagewakeError(
+        ErrorReason.WRONG_PHASE,
+        `the guest may be running on this host already and is lost if its migration is cancelled while ${this.#phase}; use force to do it all the same`,
+        { phase: this.#phase },
+      );
+    this.#giveUp('cancelled', new PagewakeError(ErrorReason.CANCELLED, 'cancelled by the orchestrator'));
+  }
+
+  snapshot(): SessionSnapshot {
+    const until = this.#filledAtMs ?? Date.now();
+    return {
+      migrationId: this.#o.migrationId,
+      vmId: this.#o.vmId,
+      phase: this.#phase,
+      error: this.#error,
+      tier: this.#vm?.choice.tier,
+      mode: this.#vm?.choice.mode,
+      modeReason: this.#vm?.choice.reason ?? '',
+      vmmSocket: this.#o.vmmSocket,
+      startedAtMs: this.#startedAtMs,
+      fillingMs: this.#fillingSinceMs === undefined ? 0 : until - this.#fillingSinceMs,
+      linkLosses: this.#linkLosses,
+      traceId: this.#o.trace.traceId,
+      ledger: this.#ledgerTotals(),
+      faults: readAll(this.#lanes.faultCounters, FAULT_COUNTERS),
+      bulk: readAll(this.#lanes.bulkCounters, BULK_COUNTERS),
+    };
+  }
+
+  #ledgerTotals(): LedgerTotals {
+    if (!this.#vm || this.#released) return this.#lastLedger;
+    const counts = this.#vm.ledger.counts();
+    this.#lastLedger = {
+      total: this.#vm.layout.pageCount,
+      unresolved: counts.missing + counts.requested,
+      zeroAtOpen: this.#vm.zeroAtOpen,
+      removed: counts.removed,
+    };
+    return this.#lastLedger;
+  }
+
+  // ── From the handshake to the first fault ───────────────────────────────────────────────────────────────────────
+
+  async #open(received: ReceivedOffer): Promise<void> {
+    this.#enter('opening');
+    const vm = new AdmittedVm(received, this.#o.vmId, this.#o.wantedMode);
+    this.#vm = vm;
+    const { tier, mode, reason } = vm.choice;
+    this.#o.log.info({ tier, mode, reason }, 'memory handed over');
+    this.#session = await this.#source.open(vm.layout, (first, count) => vm.noteZero(first, count));
+    if (isFinal(this.#phase)) return;
+    this.#fillingSinceMs = Date.now();
+    await this.#lanes.attach(
+      vm.attachment,
+      () => vm.duplicateDescriptors(),
+      this.#session,
+      vm.vcpuThreads,
+      this.#o.trace.sampled ? this.#o.trace : undefined,
+    );
+    if (isFinal(this.#phase)) return;
+    this.#enter('filling');
+    if (mode === 'post-copy') this.#vmm.send({ type: 'ready' });
+    // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
+    await this.#finish();
+  }
+
+  #onVmmMessage(message: VmmMessage): void {
+    const order = this.#vm && laneOrderOf(message, this.#vm.layout);
+    if (order) this.#lanes.fault.post(order);
+    else this.#o.log.warn({ message }, 'a message of the VMM names memory that it did not hand over; ignored');
+  }
+
+  // ── What the lanes say ──────────────────────────────────────────────────────────────────────────────────────────
+
+  #onLane(message: FromLane): void {
+    switch (message.type) {
+      case 'whole':
+        this.#guard(this.#finish());
+        return;
+      case 'lost':
+        this.#onLost(fromLane(message.error));
+        return;
+      case 'fatal':
+        this.#fail(fromLane(message.error));
+        return;
+      case 'vmm-exited':
+        this.#onVmmGone();
+        return;
+      case 'stage2-resolved': {
+        const place = this.#vm?.layout.atLedgerPage(message.ledgerPage);
+        if (!place) return;
+        const { region, page } = place;
+        const offset = region.offset + page * region.pageSizeBytes;
+        this.#vmm.send({ type: 'resolved', id: message.id, offset, len: region.pageSizeBytes });
+        return;
+      }
+      case 'faults-traced':
+        this.#o.onFaultsTraced(message.records);
+        return;
+      case 'alarm':
+        this.#alarms.raise(message.message);
+        return;
+      case 'started':
+      case 'attached':
+      case 'source-detached':
+      case 'unregistered':
+      case 'poisoned':
+        return;
+    }
+  }
+
+  #onLost(error: PagewakeError): void {
+    if (this.#phase === 'preparing' || this.#phase === 'awaiting-vmm' || !mayFollow(this.#phase, 'interrupted')) return;
+    this.#linkLosses++;
+    this.#error = new PagewakeError(ErrorReason.SOURCE_LOST, `the source is lost: ${error.message}`);
+    this.#o.log.warn({ error: error.message }, 'the link to the source is lost; faults wait, trying again');
+    this.#enter('interrupted');
+    this.#reopener.start();
+  }
+
+  /** One attempt. True: the source is back. */
+  async #reopen(): Promise<boolean> {
+    const layout = this.#vm?.layout;
+    if (!layout) return false;
+    try {
+      // Zero runs are the same as before: memory of a paused VM does not change.
+      this.#session = await this.#source.open(layout, () => undefined);
+    } catch (error) {
+      if (!(error instanceof PagewakeError)) throw error;
+      if (!isRecoverable(error)) this.#fail(error);
+      else this.#o.log.info({ error: error.message }, 'the source does not answer yet');
+      return false;
+    }
+    if (this.#phase !== 'interrupted') return true;
+    this.#error = undefined;
+    // A lane whose stream outlived the other's has to let go of it: the source ended that session.
+    await this.#lanes.detachSource();
+    if (this.#phase !== 'interrupted') return true;
+    this.#lanes.both({ type: 'reopened', session: this.#session });
+    this.#enter(this.#pausedByUser ? 'paused' : 'filling');
+    return true;
+  }
+
+  // ── The ends ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #finish(): Promise<void> {
+    if (!mayFollow(this.#phase, 'finishing') || !this.#vm?.ledger.isWhole()) return;
+    this.#filledAtMs = Date.now();
+    this.#enter('finishing');
+    this.#reopener.stop();
+    await this.#lanes.detachSource();
+    const unregistered = this.#lanes.fault.next('unregistered');
+    this.#lanes.fault.post({ type: 'unregister' });
+    const { exited } = await unregistered;
+    if (this.#phase !== 'finishing') return;
+    if (exited) {
+      this.#onVmmGone();
+      return;
+    }
+    if (this.#vm.choice.mode === 'eager') this.#vmm.send({ type: 'ready' });
+    this.#vmm.send({ type: 'done' });
+    this.#error = await this.#tellSource();
+    this.#enter('completed');
+    this.#o.log.info('completed');
+    await this.#release();
+  }
+
+  /** The VM is whole whatever the source says to this; a source that cannot be told keeps its memory until it is released. */
+  async #tellSource(): Promise<PagewakeError | undefined> {
+    const { faults, bulk } = this.snapshot();
+    const error = await this.#source.complete(this.#session, {
+      pagesByFault: faults.pagesInstalled,
+      pagesByPrefetch: bulk.pagesInstalled,
+      pagesZero: this.#vm?.zeroAtOpen ?? 0,
+    });
+    if (error) this.#o.log.warn({ error: error.message }, 'the VM is whole, but the source could not be told; release it by hand');
+    return error;
+  }
+
+  #onBadPeer(error: HandshakeError): void {
+    this.#o.log.warn({ error: error.message }, 'a peer on the VMM socket was refused');
+    if (this.#phase !== 'awaiting-vmm') this.#fail(new PagewakeError(ErrorReason.BAD_HANDSHAKE, error.message));
+  }
+
+  #onVmmClosed(): void {
+    if (isFinal(this.#phase)) return;
+    const pid = this.#vm?.received.pid ?? 0;
+    if (pid > 0 && isAlive(pid) && this.#phase !== 'finishing') {
+      this.#o.log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on');
+      return;
+    }
+    this.#onVmmGone();
+  }
+
+  #onVmmGone(): void {
+    this.#fail(new PagewakeError(ErrorReason.VMM_EXITED, 'the VMM exited before its memory was whole'));
+  }
+
+  #fail(error: PagewakeError): void {
+    if (isFinal(this.#phase)) return;
+    this.#o.log.error({ reason: reasonName(error.reason), phase: this.#phase }, error.message);
+    this.#giveUp('failed', error);
+  }
+
+  #giveUp(phase: 'failed' | 'cancelled', error: PagewakeError): void {
+    const attached = this.#fillingSinceMs !== undefined;
+    this.#error = error;
+    this.#filledAtMs ??= Date.now();
+    this.#enter(phase);
+    this.#reopener.stop();
+    this.#guard(this.#abandon(error, attached));
+  }
+
+  /** Nobody is left waiting: missing pages become SIGBUS before anything is closed, and the VMM is told. */
+  async #abandon(error: PagewakeError, attached: boolean): Promise<void> {
+    if (attached && this.#vm?.choice.trapped && error.reason !== ErrorReason.VMM_EXITED) {
+      await this.#lanes.detachSource();
+      const poisoned = this.#lanes.fault.next('poisoned');
+      this.#lanes.fault.post({ type: 'poison' });
+      const { pages } = await poisoned;
+      this.#o.log.error({ pages }, 'pages that never came are poisoned');
+    }
+    this.#vmm.send({ type: 'failed', reason: reasonName(error.reason), message: error.message });
+    await this.#release();
+  }
+
+  async #release(): Promise<void> {
+    this.#ledgerTotals();
+    this.#released = true;
+    await this.#lanes.terminate();
+    this.#vmm.close();
+    this.#source.close();
+    this.#vm?.close();
+  }
+
+  // ── Phases ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #enter(phase: Phase): void {
+    if (phase === this.#phase) return;
+    this.#phase = advance(this.#phase, phase);
+    this.emit('change');
+  }
+
+  #require(next: Phase): void {
+    if (!mayFollow(this.#phase, next))
+      throw new PagewakeError(ErrorReason.WRONG_PHASE, `a migration that is ${this.#phase} cannot become ${next}`, {
+        phase: this.#phase,
+      });
+  }
+
+  #guard(step: Promise<void>): void {
+    step.catch((error: unknown) => this.#failed(error));
+  }
+
+  /** Whatever an asynchronous step threw ends the migration, typed where it is typed. */
+  #failed(error: unknown): false {
+    if (error instanceof PagewakeError) {
+      this.#fail(error);
+      return false;
+    }
+    this.#o.log.error({ err: error }, 'a bug');
+    this.#fail(new PagewakeError(ErrorReason.INTERNAL, error instanceof Error ? error.message : String(error)));
+    return false;
+  }
+}
+
+const fromLane = (error: LaneError): PagewakeError =>
+  new PagewakeError(error.reason as ErrorReason, error.message, error.metadata);
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

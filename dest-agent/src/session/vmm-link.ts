@@ -1,0 +1,151 @@
+/** The VMM channel: listens for one VMM, reads its handshake, then passes messages both ways (docs/protocol.md). */
+import { closeSync } from 'node:fs';
+import {
+  HandshakeError,
+  LineSplitter,
+  parseHandshake,
+  parseVmmMessage,
+  type AgentMessage,
+  type VmmMessage,
+  type VmmOffer,
+} from '@pagewake/core';
+import { listenForVmm, type VmmConnection, type VmmListener } from '../adapters/vmm-socket.ts';
+
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** A region is about 120 bytes of JSON; a thousand of them still fit. */
+const MAX_HANDSHAKE_BYTES = 256 * 1024;
+const MAX_LINE_BYTES = 64 * 1024;
+
+export interface ReceivedOffer {
+  readonly offer: VmmOffer;
+  /** In the order of `offer.descriptors`. The receiver owns them. */
+  readonly descriptors: readonly number[];
+  readonly pid: number;
+}
+
+export interface VmmEvents {
+  onOffer(received: ReceivedOffer): void;
+  onMessage(message: VmmMessage): void;
+  /** What the VMM sent could not be understood; the connection is closed. */
+  onBadPeer(error: HandshakeError): void;
+  onClose(): void;
+}
+
+export class VmmLink {
+  readonly #events: VmmEvents;
+  #listener: VmmListener | undefined;
+  #vmm: VmmConnection | undefined;
+  #dialect: VmmOffer['dialect'] | undefined;
+  #early: { text: string; descriptors: number[] } = { text: '', descriptors: [] };
+  #lines = new LineSplitter(MAX_LINE_BYTES);
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(events: VmmEvents) {
+    this.#events = events;
+  }
+
+  /** @throws NativeError where the path cannot be listened on */
+  listen(path: string): void {
+    this.#listener = listenForVmm(path, (connection) => this.#accept(connection));
+  }
+
+  send(message: AgentMessage): void {
+    if (this.#dialect === 'pagewake/1') this.#vmm?.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#listener?.close();
+    this.#vmm?.close();
+    this.#discardDescriptors();
+  }
+
+  #accept(connection: VmmConnection): void {
+    if (this.#vmm) {
+      const refusal: AgentMessage = {
+        type: 'failed',
+        reason: 'BAD_HANDSHAKE',
+        message: 'another VMM has handed its memory over on this socket already',
+      };
+      connection.onClose(() => undefined);
+      connection.send(Buffer.from(`${JSON.stringify(refusal)}\n`), []);
+      connection.close();
+      return;
+    }
+    this.#vmm = connection;
+    this.#timer = setTimeout(() => {
+      this.#refuse(new HandshakeError(`no whole handshake within ${HANDSHAKE_TIMEOUT_MS / 1000} s`));
+    }, HANDSHAKE_TIMEOUT_MS);
+    connection.onData((data, descriptors) => this.#onData(data, descriptors));
+    connection.onClose(() => this.#onClose());
+  }
+
+  #onData(data: Buffer, descriptors: readonly number[]): void {
+    try {
+      if (this.#dialect === undefined) this.#onHandshakeData(data, descriptors);
+      else {
+        for (const fd of descriptors) closeSync(fd);
+        this.#onLines(data.toString('utf8'));
+      }
+    } catch (error) {
+      if (!(error instanceof HandshakeError)) throw error;
+      this.#refuse(error);
+    }
+  }
+
+  #onHandshakeData(data: Buffer, descriptors: readonly number[]): void {
+    this.#early.text += data.toString('utf8');
+    this.#early.descriptors.push(...descriptors);
+    const { text } = this.#early;
+    if (text.length > MAX_HANDSHAKE_BYTES)
+      throw new HandshakeError(`the handshake is longer than ${MAX_HANDSHAKE_BYTES} bytes`);
+    const first = text.trimStart()[0];
+    if (first !== undefined && first !== '[' && first !== '{')
+      throw new HandshakeError(`the handshake is not JSON: it begins with ${JSON.stringify(text.slice(0, 40))}`);
+    const end = text.indexOf('\n');
+    // Our own ends with a newline; Firecracker's array ends with itself.
+    if (end < 0 && !(first === '[' && text.trimEnd().endsWith(']'))) return;
+    const offer = parseHandshake(end < 0 ? text : text.slice(0, end), this.#early.descriptors.length);
+    clearTimeout(this.#timer);
+    this.#dialect = offer.dialect;
+    const taken = this.#early.descriptors;
+    this.#early = { text: '', descriptors: [] };
+    this.#events.onOffer({ offer, descriptors: taken, pid: this.#vmm?.peer().pid ?? 0 });
+    if (end >= 0) this.#onLines(text.slice(end + 1));
+  }
+
+  #onLines(text: string): void {
+    // Firecracker says nothing after its handshake on the main branch; what it may say one day is not for us.
+    if (this.#dialect === 'firecracker') return;
+    for (const line of this.#lines.push(text)) this.#events.onMessage(parseVmmMessage(line));
+  }
+
+  /** A peer that does not speak the protocol is told why, and the next one may try. */
+  #refuse(error: HandshakeError): void {
+    clearTimeout(this.#timer);
+    const vmm = this.#vmm;
+    const message: AgentMessage = { type: 'failed', reason: 'BAD_HANDSHAKE', message: error.message };
+    vmm?.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
+    this.#discardDescriptors();
+    if (this.#dialect === undefined) this.#vmm = undefined;
+    this.#events.onBadPeer(error);
+    vmm?.close();
+  }
+
+  #discardDescriptors(): void {
+    for (const fd of this.#early.descriptors) closeSync(fd);
+    this.#early = { text: '', descriptors: [] };
+  }
+
+  #onClose(): void {
+    clearTimeout(this.#timer);
+    if (this.#dialect === undefined) {
+      const spoke = this.#vmm !== undefined;
+      this.#discardDescriptors();
+      this.#vmm = undefined;
+      if (spoke) this.#events.onBadPeer(new HandshakeError('the VMM closed its socket before the handshake was whole'));
+      return;
+    }
+    this.#events.onClose();
+  }
+}

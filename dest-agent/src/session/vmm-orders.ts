@@ -1,0 +1,18 @@
+/** What a message of the VMM asks of the fault lane. */
+import type { GuestLayout, VmmMessage } from '@pagewake/core';
+import type { ToLane } from '../lanes/messages.ts';
+import { parseTraceparent } from './traceparent.ts';
+
+/** Undefined where the message names memory that is in no region. */
+export function laneOrderOf(message: VmmMessage, layout: GuestLayout): ToLane | undefined {
+  const place = layout.atOffset(message.offset);
+  if (!place) return undefined;
+  const first = place.region.firstLedgerPage + place.page;
+  if (message.type === 'stage2_fault') {
+    const parent = message.traceparent === undefined ? undefined : parseTraceparent(message.traceparent);
+    return { type: 'stage2', id: message.id, ledgerPage: first, parent };
+  }
+  const last = layout.atOffset(message.offset + message.len - 1);
+  if (!last) return undefined;
+  return { type: 'removed', first, count: last.region.firstLedgerPage + last.page - first + 1 };
+}
