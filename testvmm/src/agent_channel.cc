@@ -1,0 +1,122 @@
+#include "agent_channel.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "control.h"
+#include "events.h"
+#include "failure.h"
+
+namespace testvmm {
+
+AgentChannel::AgentChannel(const std::string &path, const Layout &layout, Hooks hooks)
+    : layout_(layout), hooks_(std::move(hooks)), socket_(connectUnix(path, "agent's")) {}
+
+void AgentChannel::handshake(const std::string &json, const std::vector<int> &fds) {
+  iovec part{const_cast<char *>(json.data()), json.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(8 * sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+  cmsghdr *const head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = SOL_SOCKET;
+  head->cmsg_type = SCM_RIGHTS;
+  head->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+  memcpy(CMSG_DATA(head), fds.data(), fds.size() * sizeof(int));
+  const ssize_t sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
+  if (sent < 0) failErrno("handing memory to the agent");
+  if (sent != static_cast<ssize_t>(json.size())) fail("handing memory to the agent: %zd of %zu bytes taken", sent, json.size());
+  std::thread([this] { readMessages(); }).detach(); // the channel lives as long as the program
+}
+
+void AgentChannel::readMessages() {
+  std::string buffer;
+  char chunk[4096];
+  for (;;) {
+    const ssize_t n = recv(socket_.get(), chunk, sizeof chunk, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    buffer.append(chunk, static_cast<size_t>(n));
+    for (size_t end; (end = buffer.find('\n')) != std::string::npos; buffer.erase(0, end + 1)) onMessage(buffer.substr(0, end));
+  }
+  const std::unique_lock lock(mutex_);
+  closed_ = true;
+  changed_.notify_all();
+  // Before `done` nothing is lost: our userfaultfd keeps the ranges trapped, whoever touches a missing page waits.
+  events::print(JsonObject().add("event", "agent_closed").add("done", done_).add("at_ns", monotonicNs()));
+}
+
+void AgentChannel::onMessage(const std::string &line) {
+  std::map<std::string, std::string> message;
+  try {
+    message = parseFlatObject(line);
+  } catch (const Failure &failure) {
+    events::print(JsonObject().add("event", "bad_message").add("message", failure.what()));
+    return;
+  }
+  const std::string type = message["type"];
+  if (type == "failed") events::failNow(exit_code::memoryGone, message["reason"], "the agent cannot finish the migration: " + message["message"]);
+  if (type != "ready" && type != "done" && type != "resolved") {
+    events::print(JsonObject().add("event", "bad_message").add("message", "unknown type \"" + type + "\""));
+    return;
+  }
+  if (type == "done" && hooks_.onDone) hooks_.onDone();
+  const std::lock_guard lock(mutex_);
+  if (type == "ready") ready_ = true;
+  if (type == "done") done_ = true;
+  if (type == "resolved") outstanding_.erase(std::strtoull(message["id"].c_str(), nullptr, 10));
+  changed_.notify_all();
+  if (type != "resolved") events::print(JsonObject().add("event", type).add("at_ns", monotonicNs()));
+}
+
+void AgentChannel::waitReady(uint64_t timeoutMs) {
+  std::unique_lock lock(mutex_);
+  const bool told = changed_.wait_for(lock, std::chrono::milliseconds(timeoutMs), [this] { return ready_ || closed_; });
+  if (ready_) return;
+  if (!told) fail("the agent did not say `ready` in %llu ms", static_cast<unsigned long long>(timeoutMs));
+  fail("the agent closed the channel before `ready`: it refused the handshake (its log says why)");
+}
+
+void AgentChannel::sendLine(const std::string &line) {
+  const std::lock_guard lock(sendMutex_);
+  const std::string whole = line + "\n";
+  for (size_t at = 0; at < whole.size();) {
+    const ssize_t n = send(socket_.get(), whole.data() + at, whole.size() - at, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return; // the reader sees the end and says so
+    at += static_cast<size_t>(n);
+  }
+}
+
+Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<bool> &stopWaiting) {
+  std::unique_lock lock(mutex_);
+  const uint64_t id = nextId_++;
+  outstanding_.insert(id);
+  lock.unlock();
+  sendLine(JsonObject()
+               .add("type", "stage2_fault")
+               .add("id", id)
+               .add("vcpu", fault.vcpu)
+               .add("offset", layout_.offset(fault.region, fault.page))
+               .add("flags", fault.write ? 1 : 0)
+               .str());
+  lock.lock();
+  // A pause leaves the request behind: after resuming the guest faults again and asks under a new id.
+  while (outstanding_.contains(id) && !stopWaiting) changed_.wait_for(lock, std::chrono::milliseconds(20));
+  if (outstanding_.erase(id) > 0) return Stage2Outcome::paused;
+  lock.unlock();
+  if (hooks_.onResolved) hooks_.onResolved(fault);
+  return Stage2Outcome::resolved;
+}
+
+std::string AgentChannel::phase() {
+  const std::lock_guard lock(mutex_);
+  return done_ ? "done" : closed_ ? "agent_gone" : ready_ ? "ready" : "handed_over";
+}
+
+} // namespace testvmm

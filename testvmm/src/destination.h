@@ -1,0 +1,34 @@
+// The destination role: builds a VM from a state blob with its RAM empty, hands the RAM to the agent, lets the guest go on.
+#pragma once
+#include <memory>
+
+#include "agent_channel.h"
+#include "balloon.h"
+#include "machine.h"
+#include "options.h"
+
+namespace testvmm {
+
+class Destination {
+public:
+  /** Builds the VM and connects to the agent; throws Failure while nothing is handed over yet. */
+  Destination(const Options &options, const SavedState &state, const std::string &agentPath);
+  /** Handshake, `ready`, vCPUs run; returns when they were let go (CLOCK_MONOTONIC). Failing here is final for the VM. */
+  long long handOverAndRun();
+  std::shared_ptr<Machine> machine() const { return machine_; }
+  std::string statsJson() const;
+
+private:
+  static VmConfig configFor(const Options &options, const SavedState &state);
+  std::string handshakeJson() const;
+  void onDone();
+  void makeAccessible(const Stage2Fault &fault) const;
+
+  const Options options_;
+  std::shared_ptr<Machine> machine_;
+  Fd uffd_;
+  std::unique_ptr<AgentChannel> channel_;
+  std::unique_ptr<Balloon> balloon_;
+};
+
+} // namespace testvmm

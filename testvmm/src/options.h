@@ -1,0 +1,45 @@
+// The command line: one table of options, from which parsing, help and error messages follow.
+#pragma once
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "config.h"
+
+namespace testvmm {
+
+enum class Role { source, destination, snapshot };
+enum class Handshake { pagewake, firecracker };
+
+struct Options {
+  Role role = Role::source;
+  VmConfig vm;
+  std::string control;
+  bool quietHeartbeats = false, testCommands = false;
+  // What a destination overrides of the state it loads.
+  std::optional<std::string> vmName;
+  std::optional<MemoryKind> memory;
+  bool noKvm = false;
+  // Destination.
+  bool registerMinor = false;
+  Handshake handshake = Handshake::pagewake;
+  bool stage2Exit = false;
+  uint64_t balloonPages = 0;
+  uint64_t readyTimeoutMs = 120'000;
+  // Snapshot.
+  std::string out;
+  uint64_t passes = 2;
+};
+
+/** A bad command line: exit 2. */
+class UsageError : public std::runtime_error {
+public:
+  using std::runtime_error::runtime_error;
+};
+
+std::string helpText();
+/** Throws UsageError. */
+Options parseOptions(const std::vector<std::string> &args);
+
+} // namespace testvmm

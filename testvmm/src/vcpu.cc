@@ -1,0 +1,99 @@
+#include "vcpu.h"
+
+#include <signal.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "events.h"
+#include "failure.h"
+#include "kvm_uapi.h"
+
+namespace testvmm {
+namespace {
+
+/** The run page of this thread's vCPU, for the signal handler. */
+thread_local kvm_run *volatile currentRun = nullptr;
+
+/** Setting immediate_exit here, not only at the look at the pause flag, closes the gap between that look and KVM_RUN. */
+void onKick(int) {
+  kvm_run *const run = currentRun;
+  if (run != nullptr) __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
+/** An EFAULT for the same page this often, each after an answer, is no progress. */
+constexpr uint64_t kMaxRefaults = 1000;
+
+} // namespace
+
+void Worker::installKickSignal() {
+  struct sigaction action {};
+  action.sa_handler = onKick; // no SA_RESTART: the sleeps of keepPace end too
+  sigaction(SIGUSR1, &action, nullptr);
+}
+
+KvmVcpu::KvmVcpu(const KvmVm &vm, uint64_t index, volatile GuestContext &context, uint64_t pagesPerSecond, WorkerObserver &observer)
+    : Worker(text("vcpu%d", static_cast<int>(index)), context, pagesPerSecond, observer), index_(index), vcpu_(vm.createVcpu(index)) {
+  void *address = mmap(nullptr, vm.runBytes(), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_.get(), 0);
+  if (address == MAP_FAILED) failErrno("run page of vCPU %llu", static_cast<unsigned long long>(index));
+  runMapping_ = Mapping(address, vm.runBytes());
+  run_ = static_cast<kvm_run *>(address);
+}
+
+void KvmVcpu::onThreadStart() { currentRun = run_; }
+
+void KvmVcpu::run() {
+  for (;;) {
+    __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    if (pauseRequested()) return finishPendingIo();
+    if (ioctl(vcpu_.get(), KVM_RUN, 0) == 0)
+      handleExit();
+    else if (errno != EINTR && errno != EAGAIN)
+      handleError(errno);
+  }
+}
+
+void KvmVcpu::finishPendingIo() {
+  __atomic_store_n(&run_->immediate_exit, 1, __ATOMIC_SEQ_CST);
+  ioctl(vcpu_.get(), KVM_RUN, 0); // EINTR, always
+  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
+void KvmVcpu::handleExit() {
+  if (run_->exit_reason == KVM_EXIT_IO && run_->io.direction == KVM_EXIT_IO_OUT) return onOut(run_->io.port);
+  if (run_->exit_reason == KVM_EXIT_INTR) return;
+  kvm_regs regs{};
+  ioctl(vcpu_.get(), KVM_GET_REGS, &regs);
+  events::failNow(exit_code::guestFailed, "GUEST",
+                  text("%s stopped: KVM exit %u at rip %#llx (8 is a triple fault, 9 a refused entry, 17 an internal error)", name().c_str(),
+                       run_->exit_reason, regs.rip));
+}
+
+void KvmVcpu::handleError(int error) {
+  if (error == EFAULT && resolver_ != nullptr) return requestStage2();
+  if (error == EFAULT || error == EHWPOISON)
+    events::failNow(exit_code::memoryGone, "MEMORY_GONE",
+                    text("%s cannot go on: KVM_RUN says %s while it touches page %llu of region %llu; the page is poisoned or its pager is gone",
+                         name().c_str(), strerror(error), static_cast<unsigned long long>(context().touchPage),
+                         static_cast<unsigned long long>(context().touchRegion)));
+  events::failNow(exit_code::guestFailed, "GUEST", text("%s: KVM_RUN: %s", name().c_str(), strerror(error)));
+}
+
+void KvmVcpu::requestStage2() {
+  volatile GuestContext &c = context();
+  const uint64_t page = c.touchRegion * c.regionPages + c.touchPage;
+  if (c.touchKind == touch::none)
+    events::failNow(exit_code::guestFailed, "GUEST", text("%s: a stage-2 fault outside its RAM", name().c_str()));
+  samePageFaults_ = page == lastFaultPage_ && c.work == lastFaultWork_ ? samePageFaults_ + 1 : 0;
+  lastFaultPage_ = page;
+  lastFaultWork_ = c.work;
+  if (samePageFaults_ > kMaxRefaults)
+    events::failNow(exit_code::memoryGone, "STAGE2_NOT_RESOLVED",
+                    text("%s faults on image page %llu again and again though it was answered as resolved", name().c_str(),
+                         static_cast<unsigned long long>(page)));
+  stage2Faults_++;
+  resolver_->resolve({index_, c.touchRegion, c.touchPage, c.touchKind == touch::write}, pauseFlag());
+}
+
+} // namespace testvmm
