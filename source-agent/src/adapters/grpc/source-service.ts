@@ -1,0 +1,54 @@
+/** The orchestrator's side: which VM's memory may be served, and when. */
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { Logger } from '@pagewake/agent-kit';
+import type { Handlers, SourceService } from '@pagewake/proto';
+import type { VmRegistry } from '../../domain/registry.ts';
+import { openImage, regionMessages, STATE } from './wire.ts';
+
+export function sourceHandlers(registry: VmRegistry, log: Logger): Handlers<typeof SourceService> {
+  return {
+    register({ vmId, token, memory }) {
+      const vm = registry.register(vmId, token, () => openImage(memory));
+      log.info(
+        { vmId, generation: vm.generation, regions: vm.regions.length, memory: memory?.kind.case },
+        'registered',
+      );
+      return { generation: vm.generation };
+    },
+
+    async setPaused({ vmId, generation, paused }) {
+      const result = await registry.setPaused(vmId, generation, paused);
+      if (result === undefined) {
+        log.info({ vmId, generation }, 'runs again');
+        return {};
+      }
+      const { zeros, scanMs } = result;
+      log.info(
+        { vmId, generation, dataPages: zeros.dataPages, zeroPages: zeros.zeroPages, scanMs },
+        'paused, ready to serve',
+      );
+      return { dataPages: BigInt(zeros.dataPages), zeroPages: BigInt(zeros.zeroPages), scanMs };
+    },
+
+    list() {
+      return {
+        vms: registry.list().map((vm) => ({
+          vmId: vm.vmId,
+          generation: vm.generation,
+          state: STATE[vm.state],
+          regions: regionMessages(vm.regions),
+          destinationId: vm.session?.destinationId ?? '',
+          pagesServed: BigInt(vm.pagesServed),
+          payloadBytes: BigInt(vm.payloadBytes),
+          registeredAt: timestampFromMs(vm.registeredAtMs),
+        })),
+      };
+    },
+
+    release({ vmId, generation, force }) {
+      registry.release(vmId, generation, force);
+      log.info({ vmId, generation, force }, 'released');
+      return {};
+    },
+  };
+}

@@ -1,0 +1,130 @@
+/** Guest memory inside another process, read with process_vm_readv: for VMMs whose RAM has no file. */
+import { readFileSync } from 'node:fs';
+import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
+import { ProcessMemory } from '@pagewake/native';
+import { checkGeometry, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
+import type { GuestImage, ZeroRunList } from '../domain/guest-image.ts';
+import { zeroRunList } from '../domain/zero-table.ts';
+import { told } from './outcome.ts';
+
+/** A mapping of a process, half open, in bytes of its address space. */
+export interface Mapping {
+  readonly start: number;
+  readonly end: number;
+  readonly readable: boolean;
+}
+
+/** Throws INVALID_ARGUMENT, GEOMETRY_MISMATCH (a range is not mapped), MEMORY_UNREADABLE (no such process, no right to read it). */
+export function openProcessImage(pid: number, regions: readonly PlacedRegion[]): GuestImage {
+  checkGeometry(regions, 'address');
+  if (pid === 0) throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, 'process: pid is 0', { field: 'pid' });
+  let memory: ProcessMemory;
+  let mappings: readonly Mapping[];
+  try {
+    memory = ProcessMemory.open(pid);
+  } catch (error) {
+    throw unreadable(pid, error);
+  }
+  try {
+    mappings = parseMaps(readFileSync(`/proc/${String(pid)}/maps`, 'latin1'));
+    checkMapped(pid, mappings, regions);
+  } catch (error) {
+    memory.close();
+    throw error instanceof PagewakeError ? error : unreadable(pid, error);
+  }
+  return new ProcessImage(pid, memory, regions);
+}
+
+function unreadable(pid: number, error: unknown): PagewakeError {
+  return new PagewakeError(
+    ErrorReason.MEMORY_UNREADABLE,
+    `the memory of process ${String(pid)} cannot be read: ${messageOf(error)}`,
+    { pid },
+    { cause: error },
+  );
+}
+
+/** Lines of /proc/PID/maps: `start-end perms …`, ascending. */
+export function parseMaps(text: string): readonly Mapping[] {
+  const mappings: Mapping[] = [];
+  for (const [, start, end, read] of text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) ([r-])/gm)) {
+    if (start === undefined || end === undefined) continue;
+    mappings.push({ start: Number.parseInt(start, 16), end: Number.parseInt(end, 16), readable: read === 'r' });
+  }
+  return mappings;
+}
+
+/** Looked up instead of tried: a trial read of a VM that still runs would populate its memory. */
+function checkMapped(pid: number, mappings: readonly Mapping[], regions: readonly PlacedRegion[]): void {
+  for (const [index, region] of regions.entries()) {
+    const end = region.startBytes + sizeBytes(region);
+    const gap = firstGap(mappings, region.startBytes, end);
+    if (gap === undefined) continue;
+    throw new PagewakeError(
+      ErrorReason.GEOMETRY_MISMATCH,
+      `process ${String(pid)} has nothing readable mapped at 0x${gap.toString(16)}, in region ${String(index)} ` +
+        `(0x${region.startBytes.toString(16)} to 0x${end.toString(16)})`,
+      { pid, region: index, found: gap },
+    );
+  }
+}
+
+/** The first address in [start, end) that no readable mapping covers; undefined if all are. */
+export function firstGap(mappings: readonly Mapping[], start: number, end: number): number | undefined {
+  let reached = start;
+  for (const mapping of mappings) {
+    if (mapping.end <= reached) continue;
+    if (mapping.start > reached || !mapping.readable) break;
+    reached = mapping.end;
+    if (reached >= end) return undefined;
+  }
+  return reached;
+}
+
+class ProcessImage implements GuestImage {
+  readonly regions: readonly PlacedRegion[];
+  readonly #pid: number;
+  readonly #memory: ProcessMemory;
+  #closed = false;
+
+  constructor(pid: number, memory: ProcessMemory, regions: readonly PlacedRegion[]) {
+    this.#pid = pid;
+    this.#memory = memory;
+    this.regions = regions;
+  }
+
+  readRun(region: number, firstPage: number, pageCount: number, into: Uint8Array): void {
+    const at = this.regions[region];
+    if (at === undefined) throw new RangeError(`region ${String(region)}`);
+    const length = pageCount * at.pageSizeBytes;
+    const address = at.startBytes + firstPage * at.pageSizeBytes;
+    const outcome = this.#memory.read(into, 0, length, address);
+    if (outcome.kind === 'done' && outcome.bytes === length) return;
+    // A process that died in the middle shows as a hole in its address space.
+    const why = this.#memory.alive() ? told(outcome) : 'the process has exited';
+    throw new PagewakeError(
+      ErrorReason.MEMORY_UNREADABLE,
+      `process ${String(this.#pid)}: ${String(length)} bytes at 0x${address.toString(16)} cannot be read: ${why}`,
+      { pid: this.#pid, region, page: firstPage, expected: length, found: outcome.bytes },
+    );
+  }
+
+  async scanZero(): Promise<readonly ZeroRunList[]> {
+    const lists: ZeroRunList[] = [];
+    for (const region of this.regions) {
+      try {
+        const pairs = await this.#memory.scanZeroPages(region.startBytes, sizeBytes(region), region.pageSizeBytes);
+        lists.push(zeroRunList(pairs, 0, region.pageSizeBytes));
+      } catch (error) {
+        throw unreadable(this.#pid, error);
+      }
+    }
+    return lists;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#memory.close();
+  }
+}

@@ -1,0 +1,31 @@
+import { commonFields, option, serverFields, type ProgramSpec } from '@pagewake/agent-kit';
+import { z } from 'zod';
+
+export const COMPRESSIONS = ['auto', 'off', 'lz4'] as const;
+
+const schema = z.object({
+  listen: option(z.string().min(1).default('127.0.0.1:7701'), 'where to serve gRPC', 'host:port'),
+  compression: option(
+    z.enum(COMPRESSIONS).default('auto'),
+    'LZ4 on the bulk lane; auto: for ranges whose first pages shrink by 20 % or more',
+    'when',
+  ),
+  faultCompression: option(
+    z.boolean().default(false),
+    'LZ4 on the demand lane too; pays only where the link is slower than some 100 MB/s',
+  ),
+  ...serverFields,
+  ...commonFields,
+});
+
+export type SourceConfig = z.output<typeof schema>;
+
+export const SOURCE_PROGRAM: ProgramSpec<typeof schema> = {
+  name: 'pagewake serve-source',
+  summary: 'Serves the memory of paused VMs to destination agents, page by page on demand and the rest in bulk.',
+  schema,
+  examples: [
+    'pagewake serve-source',
+    'pagewake serve-source --listen 10.0.0.1:7701 --tls-cert agent.pem --tls-key agent.key --tls-ca fleet.pem',
+  ],
+};

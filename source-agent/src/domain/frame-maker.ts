@@ -1,0 +1,108 @@
+/** From a run of pages to what goes into a frame: read, zero check, compression, checksum, and how long each took. */
+import { checkRun } from './geometry.ts';
+import type { GuestImage } from './guest-image.ts';
+import type { ZeroTable } from './zero-table.ts';
+
+export type FrameEncoding = 'zero' | 'raw' | 'lz4';
+
+export interface Frame {
+  readonly region: number;
+  readonly firstPage: number;
+  readonly pageCount: number;
+  readonly encoding: FrameEncoding;
+  /** Empty for zeros. Raw: a view of the buffer that was given. */
+  readonly payload: Uint8Array;
+  readonly checksum: number;
+  /** When reading began, `performance.now()`. */
+  readonly beganMs: number;
+  readonly readMs: number;
+  readonly encodeMs: number;
+}
+
+/** Arithmetic on page contents; the native core does it. */
+export interface Codec {
+  /** Low 32 bits of XXH3-64 of the first `length` bytes, seeded with region * 2^32 + firstPage. */
+  checksum(bytes: Uint8Array, length: number, region: number, firstPage: number): number;
+  isZero(bytes: Uint8Array, length: number, pageSizeBytes: number): boolean;
+  /** 4-byte little-endian length, then one LZ4 block. */
+  compress(bytes: Buffer): Buffer;
+}
+
+/** Whether to try LZ4 on data; a function decides once it sees the data. */
+export type Compress = boolean | ((raw: Buffer) => boolean);
+
+const NOTHING = new Uint8Array(0);
+/** LZ4 is kept where it saves at least this share; below that the link gains less than both CPUs lose. */
+const WORTHWHILE_SAVING = 0.2;
+/** How much of a range is compressed to learn whether the rest should be. */
+const TRIAL_BYTES = 32 * 1024;
+
+export class FrameMaker {
+  readonly #image: GuestImage;
+  readonly #zeros: ZeroTable;
+  readonly #codec: Codec;
+
+  constructor(image: GuestImage, zeros: ZeroTable, codec: Codec) {
+    this.#image = image;
+    this.#zeros = zeros;
+    this.#codec = codec;
+  }
+
+  /**
+   * The frame for the run's beginning: as many of its pages as share one encoding and fit `into`. `into` must hold at
+   * least one page. Throws OUT_OF_RANGE and MEMORY_UNREADABLE; what cannot be read is never told as zeros.
+   */
+  make(region: number, firstPage: number, maxPages: number, into: Buffer, compress: Compress): Frame {
+    const { pageSizeBytes } = checkRun(this.#image.regions, region, firstPage, maxPages);
+    const beganMs = performance.now();
+    const stretch = this.#zeros.at(region, firstPage);
+    const stretchPages = Math.min(maxPages, stretch.endPage - firstPage);
+    if (stretch.zero) return this.#zero(region, firstPage, stretchPages, beganMs, beganMs);
+
+    const pageCount = Math.min(stretchPages, Math.floor(into.length / pageSizeBytes));
+    const length = pageCount * pageSizeBytes;
+    this.#image.readRun(region, firstPage, pageCount, into);
+    const readMs = performance.now();
+    if (this.#codec.isZero(into, length, pageSizeBytes)) {
+      return this.#zero(region, firstPage, pageCount, beganMs, readMs);
+    }
+    const checksum = this.#codec.checksum(into, length, region, firstPage);
+    const raw = into.subarray(0, length);
+    const wanted = typeof compress === 'function' ? compress(raw) : compress;
+    const packed = wanted ? this.#codec.compress(raw) : raw;
+    const useful = packed.length < length;
+    return {
+      region,
+      firstPage,
+      pageCount,
+      encoding: useful ? 'lz4' : 'raw',
+      payload: useful ? packed : raw,
+      checksum,
+      beganMs,
+      readMs: readMs - beganMs,
+      encodeMs: performance.now() - readMs,
+    };
+  }
+
+  /** Whether LZ4 pays for these pages, told by their first few. */
+  compressible(raw: Buffer): boolean {
+    const sample = raw.subarray(0, TRIAL_BYTES);
+    return this.#codec.compress(sample).length <= sample.length * (1 - WORTHWHILE_SAVING);
+  }
+
+  #zero(region: number, firstPage: number, pageCount: number, beganMs: number, readMs: number): Frame {
+    const checksum = this.#codec.checksum(NOTHING, 0, region, firstPage);
+    const encodeMs = performance.now() - readMs;
+    return {
+      region,
+      firstPage,
+      pageCount,
+      encoding: 'zero',
+      payload: NOTHING,
+      checksum,
+      beganMs,
+      readMs: readMs - beganMs,
+      encodeMs,
+    };
+  }
+}

@@ -1,0 +1,26 @@
+/** The port to a paused VM's memory, whatever it is kept in. */
+
+/** Regions follow each other in the guest memory image without gaps; a region is named by its place in the list. */
+export interface Region {
+  readonly pageSizeBytes: number;
+  readonly pageCount: number;
+}
+
+/** Runs of zero pages of one region: ascending, half open, not touching. Parallel lists, counted in the region's pages. */
+export interface ZeroRunList {
+  readonly firstPages: Uint32Array;
+  readonly pageCounts: Uint32Array;
+}
+
+export interface GuestImage {
+  readonly regions: readonly Region[];
+  /**
+   * Reads a run into the start of `into`, synchronously. The run must lie in the region.
+   * Throws MEMORY_UNREADABLE if any byte of it cannot be read; `into` then holds nothing of worth.
+   */
+  readRun(region: number, firstPage: number, pageCount: number, into: Uint8Array): void;
+  /** Finds holes and pages of zeros, off the event loop; one list a region. Rejects with MEMORY_UNREADABLE. */
+  scanZero(): Promise<readonly ZeroRunList[]>;
+  /** Idempotent. Nothing may be read afterwards. */
+  close(): void;
+}
