@@ -78,15 +78,26 @@ class FileImage implements GuestImage {
     if (at === undefined) throw new RangeError(`region ${String(region)}`);
     const length = pageCount * at.pageSizeBytes;
     const offset = at.startBytes + firstPage * at.pageSizeBytes;
-    const outcome = this.#file.read(into, 0, length, offset);
-    if (outcome.kind === 'done' && outcome.bytes === length) return;
-    const sizeNow = this.#file.sizeBytes();
-    const why = sizeNow < offset + length ? `it was truncated to ${String(sizeNow)} bytes` : told(outcome);
+    const why = this.#read(into, length, offset);
+    if (why === undefined) return;
     throw new PagewakeError(
       ErrorReason.MEMORY_UNREADABLE,
       `${this.#name}: bytes ${String(offset)} to ${String(offset + length)} cannot be read: ${why}`,
-      { region, page: firstPage, expected: length, found: outcome.bytes },
+      { region, page: firstPage },
     );
+  }
+
+  /** Undefined, or why it could not be read. */
+  #read(into: Uint8Array, length: number, offset: number): string | undefined {
+    try {
+      const outcome = this.#file.read(into, 0, length, offset);
+      if (outcome.kind === 'done' && outcome.bytes === length) return undefined;
+      const sizeNow = this.#file.sizeBytes();
+      return sizeNow < offset + length ? `it was truncated to ${String(sizeNow)} bytes` : told(outcome);
+    } catch (error) {
+      // The native core refuses offsets beyond the end of the file; ours were inside it when it was opened.
+      return messageOf(error);
+    }
   }
 
   async scanZero(): Promise<readonly ZeroRunList[]> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import { array, assert as check, boolean, property } from 'fast-check';
 import { ZeroTable, zeroRunList } from './zero-table.ts';
 
 test('byte pairs become page runs relative to their region', () => {
@@ -10,8 +10,8 @@ test('byte pairs become page runs relative to their region', () => {
 });
 
 test('for any pattern of pages the table says of each page what it is, and how far that holds', () => {
-  fc.assert(
-    fc.property(fc.array(fc.boolean(), { minLength: 1, maxLength: 64 }), (zero) => {
+  check(
+    property(array(boolean(), { minLength: 1, maxLength: 64 }), (zero) => {
       const firstPages: number[] = [];
       const pageCounts: number[] = [];
       for (const [page, is] of zero.entries()) {
