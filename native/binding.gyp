@@ -1,0 +1,38 @@
+{
+  'variables': { 'sanitize%': 0 },
+  'targets': [
+    {
+      'target_name': 'pagewake_native',
+      'sources': [
+        'src/addon.cc',
+        'src/args.cc',
+        'src/bytes.cc',
+        'src/file_calls.cc',
+        'src/ledger.cc',
+        'src/ledger_handle.cc',
+        'src/ledger_registry.cc',
+        'src/loop_poll.cc',
+        'src/mapping.cc',
+        'src/memory_file.cc',
+        'src/outcome.cc',
+        'src/scan.cc',
+        'src/uffd.cc',
+        'src/uffd_calls.cc',
+        'src/zero.cc',
+      ],
+      'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', '_GNU_SOURCE'],
+      # Headers that are not ours come in as system headers: -Werror is for our own code.
+      'cflags_cc': [
+        '-std=c++20', '-O2', '-Wall', '-Wextra', '-Werror', '-fvisibility=hidden',
+        '-isystem', '<!(node -p "require(\'path\').dirname(require.resolve(\'node-addon-api\'))")',
+      ],
+      'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-O3'],
+      'conditions': [
+        ['sanitize==1', {
+          'cflags_cc': ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-fno-omit-frame-pointer', '-g', '-O1'],
+          'ldflags': ['-fsanitize=address,undefined'],
+        }],
+      ],
+    },
+  ],
+}

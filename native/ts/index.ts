@@ -1,0 +1,10 @@
+/** The native core: userfaultfd, memory files, other processes' memory, Unix sockets with descriptors, the page ledger. */
+export { checksum, duplicateDescriptor, monotonicMs, setThreadNice, zeroRuns } from './bytes.ts';
+export { NativeError } from './errors.ts';
+export { MAX_CLAIM_PAGES, PageLedger } from './ledger.ts';
+export type { ClaimedRun } from './ledger.ts';
+export { GUEST_MEMFD_FLAG, MemoryFile } from './memory-file.ts';
+export type { MemoryFileKind } from './memory-file.ts';
+export { Uffd } from './uffd.ts';
+export type { PollOptions, RegisterModes, UffdOpenOptions } from './uffd.ts';
+export * from './types.ts';

@@ -1,0 +1,115 @@
+import { binding } from './binding.ts';
+import type { NativeMemoryFile, OwnedFd } from './binding.ts';
+import { toOutcome } from './outcome.ts';
+import type { Outcome } from './types.ts';
+
+export type MemoryFileKind = 'memfd-or-shmem' | 'hugetlbfs' | 'regular' | 'guest_memfd' | 'other';
+
+/** Flags of `createGuestMemfd` (linux/kvm.h; the last one only in patched kernels). */
+export const GUEST_MEMFD_FLAG = { mmap: 1, initShared: 2, write: 8 } as const;
+
+/**
+ * A file that holds guest memory. Offsets are bytes in the file, and must lie inside it (RangeError): memory does not grow.
+ * Calls on a closed one throw `NativeError` with EBADF.
+ */
+export class MemoryFile {
+  readonly #native: NativeMemoryFile;
+
+  private constructor(native: NativeMemoryFile) {
+    this.#native = native;
+  }
+
+  static createMemfd(name: string, sizeBytes: number, options: { readonly hugePages2MiB?: boolean } = {}): MemoryFile {
+    return MemoryFile.adopt(binding.MemoryFile.createMemfd(name, sizeBytes, options.hugePages2MiB ?? false));
+  }
+
+  /** A regular file, a file on tmpfs or hugetlbfs, or `/proc/PID/fd/N` of a memfd. Anything else: EINVAL. */
+  static open(path: string, options: { readonly write: boolean }): MemoryFile {
+    return MemoryFile.adopt(binding.MemoryFile.open(path, options.write));
+  }
+
+  /** Takes ownership of `fd`; where it throws, `fd` stays the caller's. */
+  static adopt(fd: OwnedFd): MemoryFile {
+    return new MemoryFile(new binding.MemoryFile(fd, -1));
+  }
+
+  /** With a virtual machine of its own, which it keeps. `NativeError` names what is missing: /dev/kvm, guest_memfd, the flags. */
+  static createGuestMemfd(sizeBytes: number, flags: number): MemoryFile {
+    const [fd, vm] = binding.MemoryFile.createGuestMemfd(sizeBytes, flags);
+    return new MemoryFile(new binding.MemoryFile(fd, vm));
+  }
+
+  /** -1 once closed. */
+  get fd(): number {
+    return this.#native.fd();
+  }
+
+  sizeBytes(): number {
+    return this.#native.sizeBytes();
+  }
+
+  kind(): MemoryFileKind {
+    return this.#native.kind() as MemoryFileKind;
+  }
+
+  /** Fills the page cache; maps nothing and wakes nobody. `present`: a guest_memfd that has the page. ESPIPE: one without write(). */
+  write(source: Uint8Array, sourceOffset: number, length: number, fileOffset: number): Outcome {
+    return toOutcome(this.#native.write(source, sourceOffset, length, fileOffset));
+  }
+
+  /**
+   * Writes many pieces of `source`, in order: triples of sourceOffset, length, fileOffset. Pieces that follow each other in the
+   * file go in one call. `bytes` of the outcome counts over all pieces.
+   */
+  writeRuns(source: Uint8Array, runs: Float64Array): Outcome {
+    return toOutcome(this.#native.writeRuns(source, runs));
+  }
+
+  /** Holes read as zeros. `absent`: the file ends `bytes` after `fileOffset`. */
+  read(into: Uint8Array, intoOffset: number, length: number, fileOffset: number): Outcome {
+    return toOutcome(this.#native.read(into, intoOffset, length, fileOffset));
+  }
+
+  /** Pairs of first byte and length that are no holes. All of it where the file system cannot tell (guest_memfd). */
+  dataRuns(offset: number, length: number): Float64Array {
+    return this.#native.dataRuns(offset, length);
+  }
+
+  /** Frees the pages: they read as zeros, and mappings fault on them anew. */
+  punch(offset: number, length: number): Outcome {
+    return toOutcome(this.#native.punch(offset, length));
+  }
+
+  /** Like `write`, through a shared mapping made for it: for a guest_memfd without write(). Overwrites what is there. */
+  store(source: Uint8Array, sourceOffset: number, length: number, fileOffset: number): Outcome {
+    return toOutcome(this.#native.store(source, sourceOffset, length, fileOffset));
+  }
+
+  /** The opposite of `store`: for a guest_memfd, which has no read(). Makes pages of the holes that it reads. */
+  load(into: Uint8Array, intoOffset: number, length: number, fileOffset: number): Outcome {
+    return toOutcome(this.#native.load(into, intoOffset, length, fileOffset));
+  }
+
+  /**
+   * Finds the pages that hold only zeros, holes included, without reading the holes. Off this thread.
+   *
+   * @returns pairs of first byte (in the file, like `offset`) and length in bytes, ascending and not touching
+   * @throws NativeError (rejection) where the file cannot be read
+   */
+  async scanZeroPages(offset: number, length: number, pageSizeBytes: number): Promise<Float64Array> {
+    const runs = await this.#native.scanZeroPages(offset, length, pageSizeBytes);
+    for (let i = 0; i < runs.length; i += 2) runs[i] = (runs[i] ?? 0) + offset;
+    return runs;
+  }
+
+  /** Another descriptor of the same file (and of its virtual machine). */
+  duplicate(): MemoryFile {
+    const [fd, vm] = this.#native.duplicate();
+    return new MemoryFile(new binding.MemoryFile(fd, vm));
+  }
+
+  /** Idempotent. A running scan keeps a descriptor of its own and is not disturbed. */
+  close(): void {
+    this.#native.close();
+  }
+}
