@@ -34,7 +34,8 @@ export function parseVmmMessage(line: string): VmmMessage {
     throw new HandshakeError(`a message on the VMM channel is not JSON: ${JSON.stringify(line.slice(0, 60))}`);
   }
   const result = vmmMessage.safeParse(value);
-  if (!result.success) throw new HandshakeError(`a message on the VMM channel: ${result.error.issues[0]?.message ?? 'not known'}`);
+  if (!result.success)
+    throw new HandshakeError(`a message on the VMM channel: ${result.error.issues[0]?.message ?? 'not known'}`);
   return result.data;
 }
 

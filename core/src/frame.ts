@@ -41,4 +41,7 @@ export function frameFaultOf(frame: FrameShape, expected: RunPlace, pageSizeByte
 }
 
 /** The checksum's seed: a right page in the wrong place must be a wrong page. */
-export const checksumSeed = (region: number, firstPage: number): readonly [high: number, low: number] => [region, firstPage];
+export const checksumSeed = (region: number, firstPage: number): readonly [high: number, low: number] => [
+  region,
+  firstPage,
+];

@@ -79,11 +79,14 @@ function layoutOf(inputs: readonly RegionInput[]): GuestLayout {
 function parseFirecracker(value: unknown, descriptorCount: number): VmmOffer {
   const regions = check(z.array(firecrackerRegion), value);
   if (descriptorCount !== 1)
-    throw new HandshakeError(`${descriptorCount} descriptors came with a Firecracker handshake; it has one, the userfaultfd`);
+    throw new HandshakeError(
+      `${descriptorCount} descriptors came with a Firecracker handshake; it has one, the userfaultfd`,
+    );
   const inputs = regions.map((r, index): RegionInput => {
     // page_size_kib is in bytes despite its name; it goes away in Firecracker's next major version.
     const pageSizeBytes = r.page_size ?? r.page_size_kib;
-    if (pageSizeBytes === undefined) throw new HandshakeError(`region ${index}: neither page_size nor page_size_kib is there`);
+    if (pageSizeBytes === undefined)
+      throw new HandshakeError(`region ${index}: neither page_size nor page_size_kib is there`);
     return { address: r.base_host_virt_addr, sizeBytes: r.size, offset: r.offset, fileOffset: r.offset, pageSizeBytes };
   });
   return {

@@ -64,7 +64,9 @@ function checkRegion(input: RegionInput, index: number, expectedOffset: number):
   if (!Number.isSafeInteger(input.address + input.sizeBytes))
     throw new LayoutError(`${at}: its end lies beyond the address space`);
   if (input.offset !== expectedOffset)
-    throw new LayoutError(`${at}: offset is ${input.offset}; regions follow each other, so ${expectedOffset} was expected`);
+    throw new LayoutError(
+      `${at}: offset is ${input.offset}; regions follow each other, so ${expectedOffset} was expected`,
+    );
 }
 
 /** The regions of one VM, checked, with the translations between them. */
@@ -83,7 +85,9 @@ export class GuestLayout {
     let ledgerPage = 0;
     for (const [index, input] of inputs.entries()) {
       if (!PAGE_SIZES_BYTES.includes(input.pageSizeBytes))
-        throw new LayoutError(`region ${index}: page size ${input.pageSizeBytes}; ${PAGE_SIZES_BYTES.join(' or ')} is possible`);
+        throw new LayoutError(
+          `region ${index}: page size ${input.pageSizeBytes}; ${PAGE_SIZES_BYTES.join(' or ')} is possible`,
+        );
       checkRegion(input, index, offset);
       const pageCount = input.sizeBytes / input.pageSizeBytes;
       regions.push({ ...input, index, pageCount, firstLedgerPage: ledgerPage });
@@ -135,8 +139,7 @@ export class GuestLayout {
 
   /** Says what differs from another side's shapes, or undefined where nothing does. */
   mismatch(shapes: readonly RegionShape[]): string | undefined {
-    if (shapes.length !== this.regions.length)
-      return `${shapes.length} regions there, ${this.regions.length} here`;
+    if (shapes.length !== this.regions.length) return `${shapes.length} regions there, ${this.regions.length} here`;
     for (const region of this.regions) {
       const shape = shapes[region.index];
       if (shape?.pageSizeBytes !== region.pageSizeBytes || shape.pageCount !== region.pageCount)

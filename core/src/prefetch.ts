@@ -4,7 +4,7 @@
  */
 export interface ClaimSource {
   /** Claims the first missing run at or after `from` and before `end`, at most `maxPages` long. */
-  claimRun(from: number, end: number, maxPages: number): { readonly first: number; readonly count: number } | undefined;
+  claimRun(from: number, end: number, maxPages: number): { readonly first: number; readonly count: number } | null;
 }
 
 export interface PrefetchSpan {

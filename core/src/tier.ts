@@ -35,7 +35,8 @@ export function chooseTier(offer: VmmOffer, wanted: Mode | undefined): TierChoic
   if (offer.minor && !offer.missing)
     return {
       kind: 'unsupported',
-      message: 'the ranges are registered for minor faults alone: a missing page would go unnoticed; register missing too',
+      message:
+        'the ranges are registered for minor faults alone: a missing page would go unnoticed; register missing too',
     };
   if (has('guest_memfd')) return chooseForGuestMemfd(offer, wanted);
   const trapped = has('uffd') && offer.missing;
@@ -48,17 +49,26 @@ export function chooseTier(offer: VmmOffer, wanted: Mode | undefined): TierChoic
   if (tier === 'anonymous')
     return {
       kind: 'unsupported',
-      message: 'neither a memory file nor a userfaultfd registered for missing pages came over: there is no way into the memory',
+      message:
+        'neither a memory file nor a userfaultfd registered for missing pages came over: there is no way into the memory',
     };
-  if (wanted === 'post-copy') return notTrappable('no userfaultfd that is registered for missing pages came over', ['a userfaultfd']);
-  return { kind: 'chosen', tier, mode: 'eager', reason: 'no userfaultfd came over, so nothing can be trapped', trapped };
+  if (wanted === 'post-copy')
+    return notTrappable('no userfaultfd that is registered for missing pages came over', ['a userfaultfd']);
+  return {
+    kind: 'chosen',
+    tier,
+    mode: 'eager',
+    reason: 'no userfaultfd came over, so nothing can be trapped',
+    trapped,
+  };
 }
 
 function chooseForGuestMemfd(offer: VmmOffer, wanted: Mode | undefined): TierChoice {
   if (offer.missing)
     return {
       kind: 'unsupported',
-      message: 'a guest_memfd that is registered with a userfaultfd is not supported yet; hand over the guest_memfd alone to have it filled eagerly',
+      message:
+        'a guest_memfd that is registered with a userfaultfd is not supported yet; hand over the guest_memfd alone to have it filled eagerly',
     };
   if (wanted === 'post-copy') return notTrappable('this guest_memfd cannot be trapped', GUEST_MEMFD_NEEDS);
   return {

@@ -10,7 +10,11 @@ export const destAgentConfig = z.object({
     'dir',
   ),
   ...serverFields,
-  sourceTlsCa: option(z.string().min(1).optional(), 'authorities that the source agent’s certificate must come from', 'file'),
+  sourceTlsCa: option(
+    z.string().min(1).optional(),
+    'authorities that the source agent’s certificate must come from',
+    'file',
+  ),
   sourceTlsCert: option(z.string().min(1).optional(), 'our certificate for a source agent that asks for one', 'file'),
   sourceTlsKey: option(z.string().min(1).optional(), 'its private key', 'file'),
   sourceServerName: option(z.string().min(1).optional(), 'name to verify in the source agent’s certificate', 'name'),

@@ -1,8 +1,8 @@
 /** What the destination agent uses of the agent kit, and the error reasons, under one name. */
-export { ErrorReason } from '@pagewake/proto';
 export {
   aborted,
   commonFields,
+  ErrorReason,
   fromServiceError,
   hexId,
   newSpanId,

@@ -1,5 +1,6 @@
 /** The page ledger and the clock of the native core, under the names that the lanes use. */
 export {
+  MAX_CLAIM_PAGES,
   monotonicMs,
   PAGE,
   PageLedger,
@@ -9,3 +10,4 @@ export {
   UFFD_EVENT_FIELDS,
   UFFD_FAULT_FLAG,
 } from '@pagewake/native';
+export type { Uffd } from '@pagewake/native';

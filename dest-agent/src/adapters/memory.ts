@@ -33,7 +33,8 @@ export class VmMemory {
     this.layout = new GuestLayout(regions);
     this.uffd = descriptors.uffd === undefined ? undefined : Uffd.adopt(descriptors.uffd);
     this.#file = descriptors.file === undefined ? undefined : MemoryFile.adopt(descriptors.file);
-    this.#process = descriptors.file === undefined && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
+    this.#process =
+      descriptors.file === undefined && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
   }
 
   copy(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {

@@ -59,7 +59,9 @@ function check(request: StartRequest): NewMigration {
   if (!VM_ID.test(request.vmId))
     throw invalid(`vm_id ${JSON.stringify(request.vmId)}: 1 to 64 letters, digits, dots, dashes or underscores`);
   if (request.migrationId !== '' && !VM_ID.test(request.migrationId))
-    throw invalid(`migration_id ${JSON.stringify(request.migrationId)}: 1 to 64 letters, digits, dots, dashes or underscores`);
+    throw invalid(
+      `migration_id ${JSON.stringify(request.migrationId)}: 1 to 64 letters, digits, dots, dashes or underscores`,
+    );
   if (request.sourceAddress === '') throw invalid('source_address is empty; give host:port of the source agent');
   if (request.generation === 0) throw invalid('generation is 0; give what Register returned');
   return {

@@ -23,7 +23,11 @@ export class OfferedMemory {
       const uffd = this.#descriptors.get('uffd');
       this.#uffdFeatures = uffd === undefined ? 0 : featuresOf(uffd);
       this.#checkFile();
-      const file = this.#descriptors.has('guest_memfd') ? 'guest-memfd' : this.#descriptors.has('memfd') ? 'shared' : 'none';
+      const file = this.#descriptors.has('guest_memfd')
+        ? 'guest-memfd'
+        : this.#descriptors.has('memfd')
+          ? 'shared'
+          : 'none';
       const huge = offer.layout.regions.some((r) => r.pageSizeBytes === HUGE_PAGE_BYTES);
       this.traits = { file, huge, minor: offer.minor, exactWrite: writeIsExact() };
     } catch (error) {
@@ -32,9 +36,9 @@ export class OfferedMemory {
     }
   }
 
-  /** The VMM will tell of ranges that it gives back. */
+  /** The kernel will tell of ranges that the VMM gives back. */
   get removeEvents(): boolean {
-    return (this.#uffdFeatures & UFFD_FEATURE.eventRemove) !== 0;
+    return (this.#uffdFeatures & (UFFD_FEATURE.eventRemove | UFFD_FEATURE.eventUnmap)) !== 0;
   }
 
   /** Events carry thread ids, so that a vCPU's fault can be told from another's. */
@@ -44,7 +48,8 @@ export class OfferedMemory {
 
   /** Copies of the descriptors for one lane, which closes them. */
   duplicate(): { readonly uffd: number | undefined; readonly file: number | undefined } {
-    const copy = (fd: number | undefined): number | undefined => (fd === undefined ? undefined : duplicateDescriptor(fd));
+    const copy = (fd: number | undefined): number | undefined =>
+      fd === undefined ? undefined : duplicateDescriptor(fd);
     return { uffd: copy(this.#descriptors.get('uffd')), file: copy(this.#fileDescriptor()) };
   }
 
@@ -68,7 +73,9 @@ export class OfferedMemory {
       const sizeBytes = file.sizeBytes();
       for (const region of this.#offer.layout.regions) {
         if (region.fileOffset + region.sizeBytes > sizeBytes)
-          throw bad(`region ${region.index} ends at byte ${region.fileOffset + region.sizeBytes} of a memory file of ${sizeBytes} bytes`);
+          throw bad(
+            `region ${region.index} ends at byte ${region.fileOffset + region.sizeBytes} of a memory file of ${sizeBytes} bytes`,
+          );
         if (kind !== 'guest_memfd') refuseFilled(file, region.fileOffset, region.sizeBytes, region.index);
       }
     } finally {

@@ -61,7 +61,9 @@ export class SourceLink {
     await new Promise<void>((resolve, reject) => {
       this.#channel.waitForReady(Date.now() + timeoutMs, (error) => {
         if (error)
-          reject(new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source agent does not answer: ${error.message}`));
+          reject(
+            new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source agent does not answer: ${error.message}`),
+          );
         else resolve();
       });
     });
@@ -100,7 +102,9 @@ abstract class LaneStream<Request, Response> {
       const lost = typed.reason === ErrorReason.CANCELLED || typed.reason === ErrorReason.UNSPECIFIED;
       this.#end(events, lost ? new PagewakeError(ErrorReason.SOURCE_LOST, typed.message) : typed);
     });
-    stream.on('end', () => this.#end(events, new PagewakeError(ErrorReason.SOURCE_LOST, 'the source ended the stream')));
+    stream.on('end', () =>
+      this.#end(events, new PagewakeError(ErrorReason.SOURCE_LOST, 'the source ended the stream')),
+    );
   }
 
   cancel(): void {
@@ -121,7 +125,9 @@ export class FaultStream extends LaneStream<FaultsRequest, FaultsResponse> {
   request(faults: readonly FaultOnWire[]): void {
     this.stream.write(
       create(FaultsRequestSchema, {
-        faults: faults.map(({ trace, ...fault }) => (trace ? { ...fault, trace: { ...trace, flags: SAMPLED } } : fault)),
+        faults: faults.map(({ trace, ...fault }) =>
+          trace ? { ...fault, trace: { ...trace, flags: SAMPLED } } : fault,
+        ),
       }),
     );
   }

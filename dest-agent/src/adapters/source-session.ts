@@ -1,7 +1,13 @@
 /** Opening and completing the source, on the main thread: everything that is not a page. */
 import type { Client } from '@grpc/grpc-js';
 import type { GuestLayout } from '@pagewake/core';
-import { createClient, PageService, type OpenResponse_Accepted, type ServiceClient, type ZeroRuns } from '@pagewake/proto';
+import {
+  createClient,
+  PageService,
+  type OpenResponse_Accepted,
+  type ServiceClient,
+  type ZeroRuns,
+} from '@pagewake/proto';
 import { ErrorReason, fromServiceError, openChannel, PagewakeError, type ClientLinkOptions } from '../kit.ts';
 import { isRecoverable } from './page-source.ts';
 

@@ -118,7 +118,12 @@ export class BulkLane {
       return;
     }
     if (reply.rangeDone !== (frame.pageCount === expected.pageCount)) {
-      this.#refuse(reply.rangeId, range, ErrorReason.MALFORMED_FRAME, 'a range that does not end where it was asked to');
+      this.#refuse(
+        reply.rangeId,
+        range,
+        ErrorReason.MALFORMED_FRAME,
+        'a range that does not end where it was asked to',
+      );
       return;
     }
     this.#refusals = 0;
@@ -151,9 +156,14 @@ export class BulkLane {
       case 'again':
       case 'no-memory': {
         this.#tellWoken(call, result.waiters);
-        if (result.kind === 'no-memory') this.#o.post({ type: 'alarm', message: 'no memory for prefetch; tried again' });
+        if (result.kind === 'no-memory')
+          this.#o.post({ type: 'alarm', message: 'no memory for prefetch; tried again' });
         const { region } = run;
-        const rest: PlacedRun = { region, firstPage: run.firstPage + result.done, pageCount: run.pageCount - result.done };
+        const rest: PlacedRun = {
+          region,
+          firstPage: run.firstPage + result.done,
+          pageCount: run.pageCount - result.done,
+        };
         const retry = (): void => this.#install(call, rest, bytes, offset + result.done * region.pageSizeBytes);
         // The fault lane reads the event that is in the way; this lane has only to wait for it.
         if (result.kind === 'again') setImmediate(retry);
@@ -170,7 +180,8 @@ export class BulkLane {
 
   #count(result: InstallResult): void {
     if (result.kind === 'installed') this.#o.counters.add('pagesInstalled', result.pages);
-    else if (result.kind === 'again' || result.kind === 'no-memory') this.#o.counters.add('pagesInstalled', result.done);
+    else if (result.kind === 'again' || result.kind === 'no-memory')
+      this.#o.counters.add('pagesInstalled', result.done);
   }
 
   #tellWoken(call: ContentCall, pages: Uint32Array): void {

@@ -3,6 +3,7 @@
  * a fault can be read before the REMOVE that caused it.
  */
 import type { GuestLayout, PagePlace } from '@pagewake/core';
+import type { PageLedger, Uffd } from '../adapters/ledger.ts';
 import { UFFD_EVENT, UFFD_EVENT_BATCH, UFFD_EVENT_FIELDS, UFFD_FAULT_FLAG } from '../adapters/ledger.ts';
 
 export interface FaultEvent {
@@ -12,81 +13,107 @@ export interface FaultEvent {
   readonly readAtMs: number;
 }
 
-/** The part of the userfaultfd that the intake needs. */
-export interface EventSource {
-  /** Reads what is there without waiting, at most one batch; 0 when empty. */
-  drain(events: Float64Array): number;
-}
-
-/** The part of the ledger that orders installs against the reading of REMOVE events. */
-export interface InstallLock {
-  lockExclusive(): void;
-  unlockExclusive(): void;
-}
-
 export interface IntakeHandlers {
-  /** Inside the lock: only the ledger is told. `first` and `count` in ledger pages. */
+  /** May be under the install lock: only the ledger is told. `first` and `count` in ledger pages. */
   onRemoved(first: number, count: number): void;
   onFault(event: FaultEvent): void;
+  /** Every event of one reading has been handed over. */
+  onDrained(): void;
+  onClosed(message: string): void;
   onAlarm(message: string): void;
 }
 
 export class FaultIntake {
-  readonly #source: EventSource;
+  readonly #uffd: Uffd;
   readonly #layout: GuestLayout;
-  readonly #lock: InstallLock | undefined;
+  readonly #lock: PageLedger | undefined;
   readonly #handlers: IntakeHandlers;
   readonly #events = new Float64Array(UFFD_EVENT_BATCH * UFFD_EVENT_FIELDS);
 
   /** @param lock given where the VMM sends REMOVE events (see PageInstaller) */
-  constructor(source: EventSource, layout: GuestLayout, lock: InstallLock | undefined, handlers: IntakeHandlers) {
-    this.#source = source;
+  constructor(uffd: Uffd, layout: GuestLayout, lock: PageLedger | undefined, handlers: IntakeHandlers) {
+    this.#uffd = uffd;
     this.#layout = layout;
     this.#lock = lock;
     this.#handlers = handlers;
   }
 
-  /** Reads until nothing is left, then acts. */
-  drain(): void {
-    const faults: FaultEvent[] = [];
-    for (;;) {
-      const count = this.#readBatch(faults);
-      if (count < UFFD_EVENT_BATCH) break;
-    }
-    for (const fault of faults) this.#handlers.onFault(fault);
+  /** From now on events are handed over as they come. */
+  start(): void {
+    const lock = this.#lock;
+    this.#uffd.poll(this.#events, (count) => this.#onBatch(count), {
+      onClosed: (error) => this.#handlers.onClosed(error.message),
+      ...(lock ? { underLock: { ledger: lock, onEvents: (count: number) => this.#applyOthers(count) } } : {}),
+    });
   }
 
-  #readBatch(faults: FaultEvent[]): number {
+  /** Reads what is there without waiting for the loop. */
+  drain(): void {
+    const faults: FaultEvent[] = [];
+    this.#readRest(faults);
+    this.#act(faults);
+  }
+
+  #onBatch(count: number): void {
+    const faults: FaultEvent[] = [];
+    if (!this.#lock) this.#applyOthers(count);
+    this.#collect(count, faults);
+    if (count === UFFD_EVENT_BATCH) this.#readRest(faults);
+    this.#act(faults);
+  }
+
+  #act(faults: readonly FaultEvent[]): void {
+    for (const fault of faults) this.#handlers.onFault(fault);
+    this.#handlers.onDrained();
+  }
+
+  #readRest(faults: FaultEvent[]): void {
+    for (;;) {
+      const count = this.#readBatch();
+      this.#collect(count, faults);
+      if (count < UFFD_EVENT_BATCH) return;
+    }
+  }
+
+  #readBatch(): number {
     this.#lock?.lockExclusive();
     try {
-      const count = this.#source.drain(this.#events);
-      for (let i = 0; i < count; i++) this.#take(i * UFFD_EVENT_FIELDS, faults);
+      const count = this.#uffd.drain(this.#events);
+      this.#applyOthers(count);
       return count;
     } finally {
       this.#lock?.unlockExclusive();
     }
   }
 
-  #take(at: number, faults: FaultEvent[]): void {
-    const [type = 0, address = 0, flags = 0, threadId = 0, readAtMs = 0] = this.#events.subarray(at, at + UFFD_EVENT_FIELDS);
-    switch (type) {
-      case UFFD_EVENT.pagefault: {
-        const place = this.#layout.atAddress(address);
-        if (!place) {
-          this.#handlers.onAlarm('a fault outside every region: the VMM registered more memory than it handed over');
-          return;
-        }
-        const kind = (flags & UFFD_FAULT_FLAG.minor) === 0 ? 'missing' : 'minor';
-        faults.push({ place, kind, threadId, readAtMs });
-        return;
+  #collect(count: number, faults: FaultEvent[]): void {
+    for (let i = 0; i < count; i++) {
+      const [type, address, flags, threadId, readAtMs] = this.#event(i);
+      if (type !== UFFD_EVENT.pagefault) continue;
+      const place = this.#layout.atAddress(address);
+      if (!place) {
+        this.#handlers.onAlarm('a fault outside every region: the VMM registered more memory than it handed over');
+        continue;
       }
-      case UFFD_EVENT.remove:
-      case UFFD_EVENT.unmap:
-        this.#removed(address, flags);
-        return;
-      default:
-        this.#handlers.onAlarm(`userfaultfd event ${type.toString(16)} is not handled: the VMM must not enable FORK or REMAP events`);
+      const kind = (flags & UFFD_FAULT_FLAG.minor) === 0 ? 'missing' : 'minor';
+      faults.push({ place, kind, threadId, readAtMs });
     }
+  }
+
+  /** What is not a fault. */
+  #applyOthers(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const [type, start, end] = this.#event(i);
+      if (type === UFFD_EVENT.remove || type === UFFD_EVENT.unmap) this.#removed(start, end);
+      else if (type !== UFFD_EVENT.pagefault)
+        this.#handlers.onAlarm(`userfaultfd event 0x${type.toString(16)}: a VMM must not enable FORK or REMAP events`);
+    }
+  }
+
+  #event(index: number): [type: number, address: number, flags: number, threadId: number, readAtMs: number] {
+    const at = index * UFFD_EVENT_FIELDS;
+    const field = (i: number): number => this.#events[at + i] ?? 0;
+    return [field(0), field(1), field(2), field(3), field(4)];
   }
 
   /** A range of addresses may span regions and what lies between them. */

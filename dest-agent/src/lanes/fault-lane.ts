@@ -3,7 +3,14 @@
  * here is done that could be done elsewhere.
  */
 import { createHistogram } from 'node:perf_hooks';
-import { callForData, callForZero, type ContentCall, type InstallCall, type MemoryTraits, type PagePlace } from '@pagewake/core';
+import {
+  callForData,
+  callForZero,
+  type ContentCall,
+  type InstallCall,
+  type MemoryTraits,
+  type PagePlace,
+} from '@pagewake/core';
 import { decodeFrame } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
@@ -69,15 +76,23 @@ export class FaultLane {
       new FaultIntake(uffd, layout, options.removeEvents ? options.ledger : undefined, {
         onRemoved: (first, count) => this.#noteRemoved(first, count),
         onFault: (event) => this.#onFault(event),
+        onDrained: () => {
+          this.#resolveRemoved();
+          this.#flush();
+        },
+        onClosed: (message) => this.#alarm(`the userfaultfd cannot be read any more: ${message}`),
         onAlarm: (message) => this.#alarm(message),
       });
   }
 
-  /** Reads and handles what the userfaultfd has. Called whenever it is readable. */
+  /** From now on faults are taken; threads may have touched memory since the VMM registered it. */
+  start(): void {
+    this.#intake?.start();
+  }
+
+  /** Reads and handles what the userfaultfd has. */
   drain(): void {
     this.#intake?.drain();
-    this.#resolveRemoved();
-    this.#flush();
   }
 
   // ── The source ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,7 +118,11 @@ export class FaultLane {
     if (!pending) return;
     const { region, page } = pending;
     this.#o.counters.add('payloadBytes', reply.frame?.payload.length ?? 0);
-    const frame = decodeFrame(reply.frame, { region: region.index, firstPage: page, pageCount: 1 }, region.pageSizeBytes);
+    const frame = decodeFrame(
+      reply.frame,
+      { region: region.index, firstPage: page, pageCount: 1 },
+      region.pageSizeBytes,
+    );
     if (frame.kind === 'bad') {
       this.#refuse(pending, frame.reason, frame.message);
       return;
@@ -122,7 +141,10 @@ export class FaultLane {
     this.#o.counters.add('badFrames');
     pending.refusals++;
     if (pending.refusals >= MAX_REFUSALS) {
-      this.#o.post({ type: 'fatal', error: { reason, message, metadata: { refused_frames: String(pending.refusals) } } });
+      this.#o.post({
+        type: 'fatal',
+        error: { reason, message, metadata: { refused_frames: String(pending.refusals) } },
+      });
       return;
     }
     this.#alarm(`frame refused, asked for again: ${message}`);

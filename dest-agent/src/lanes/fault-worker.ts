@@ -43,10 +43,6 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
     if (out.type === 'woken') lane.onWoken(out.call, out.pages, out.atMs);
     else lane.onOrphans(out.pages);
   });
-  memory.uffd?.onReadable(
-    () => lane.drain(),
-    () => context.post({ type: 'vmm-exited' }),
-  );
   setInterval(() => lane.writeStalls(), STALL_INTERVAL_MS).unref();
   return { lane, memory, ledger, tracer, counters };
 }
@@ -66,9 +62,8 @@ function handle(message: ToLane, context: LaneContext): void {
   if (message.type === 'attach') {
     attached = attach(message, context);
     openStream(attached, message.session, context);
+    attached.lane.start();
     context.post({ type: 'attached' });
-    // Threads may have touched memory since the VMM registered it.
-    attached.lane.drain();
     return;
   }
   if (!attached) return;

@@ -77,32 +77,36 @@ export class PageInstaller {
   #step(call: ContentCall, rest: PlacedRun, bytes: Uint8Array, offset: number, woken: number[]): Step {
     if (this.#locked) this.#ledger.lockShared();
     try {
-      const wanted = this.#requestedPrefix(rest);
-      // Passed over: the guest gave the page back while its content was on the way.
-      if (wanted === 0) return { pages: 1, passedOver: true, stop: undefined };
-      const run = slice(rest, 0, wanted);
-      const outcome = this.#call(call, run, bytes, offset);
-      const pages = Math.floor(outcome.bytes / run.region.pageSizeBytes);
-      if (pages > 0) this.#commit(call, slice(run, 0, pages), woken);
-      switch (outcome.kind) {
-        case 'done':
-          return { pages, stop: undefined };
-        case 'again':
-          // A range that stopped part-way goes on at once; nothing done means that an event waits to be read.
-          return { pages, stop: pages > 0 ? undefined : 'again' };
-        case 'present':
-          return this.#alreadyThere(call, slice(run, pages, 1), bytes, offset + outcome.bytes, pages, woken);
-        case 'no-memory':
-          return { pages, stop: 'no-memory' };
-        case 'exited':
-          return { pages, stop: 'exited' };
-        case 'unmapped':
-        case 'absent':
-        case 'refused':
-          return { pages, stop: 'alarm', message: `${call} of ${describe(run)} was refused: ${why(outcome)}` };
-      }
+      return this.#stepUnderLock(call, rest, bytes, offset, woken);
     } finally {
       if (this.#locked) this.#ledger.unlockShared();
+    }
+  }
+
+  #stepUnderLock(call: ContentCall, rest: PlacedRun, bytes: Uint8Array, offset: number, woken: number[]): Step {
+    const wanted = this.#requestedPrefix(rest);
+    // Passed over: the guest gave the page back while its content was on the way.
+    if (wanted === 0) return { pages: 1, passedOver: true, stop: undefined };
+    const run = slice(rest, 0, wanted);
+    const outcome = this.#call(call, run, bytes, offset);
+    const pages = Math.floor(outcome.bytes / run.region.pageSizeBytes);
+    if (pages > 0) this.#commit(call, slice(run, 0, pages), woken);
+    switch (outcome.kind) {
+      case 'done':
+        return { pages, stop: undefined };
+      case 'again':
+        // A range that stopped part-way goes on at once; nothing done means that an event waits to be read.
+        return { pages, stop: pages > 0 ? undefined : 'again' };
+      case 'present':
+        return this.#alreadyThere(call, slice(run, pages, 1), bytes, offset + outcome.bytes, pages, woken);
+      case 'no-memory':
+        return { pages, stop: 'no-memory' };
+      case 'exited':
+        return { pages, stop: 'exited' };
+      case 'unmapped':
+      case 'absent':
+      case 'refused':
+        return { pages, stop: 'alarm', message: `${call} of ${describe(run)} was refused: ${why(outcome)}` };
     }
   }
 
@@ -154,7 +158,8 @@ export class PageInstaller {
     const size = sizeOf(page);
     const found = Buffer.alloc(size);
     const read = this.#memory.readBack(page, found);
-    const expected = call === 'zeropage' ? Buffer.alloc(size) : Buffer.from(bytes.buffer, bytes.byteOffset + offset, size);
+    const expected =
+      call === 'zeropage' ? Buffer.alloc(size) : Buffer.from(bytes.buffer, bytes.byteOffset + offset, size);
     if (read.kind !== 'done' || !found.equals(expected)) {
       const message = `${describe(page)} was in the VM's memory before it was installed, with other content`;
       return { pages: before, stop: 'alarm', message };

@@ -1,11 +1,11 @@
 /** What the main thread and the lanes say to each other. Plain data: it is cloned, never shared, but for the counters. */
 import type { MessagePort } from 'node:worker_threads';
 import type { InstallCall, MemoryTraits, RegionInput } from '@pagewake/core';
+import type { ErrorReason } from '../kit.ts';
 
 /** An error that crosses a thread: what is needed to make a typed one on the other side. */
 export interface LaneError {
-  /** Number of pagewake.v1.ErrorReason. */
-  readonly reason: number;
+  readonly reason: ErrorReason;
   readonly message: string;
   readonly metadata: Readonly<Record<string, string>>;
 }

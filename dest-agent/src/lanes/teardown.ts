@@ -1,5 +1,5 @@
 /** The two ends of a VM's time with the agent: every page is there, or some never will be. */
-import type { PageLedger } from '../adapters/ledger.ts';
+import { MAX_CLAIM_PAGES, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
 
 /** Gives the ranges back to the kernel. True where the VMM is gone already (then there is nothing to give back). */
@@ -24,7 +24,7 @@ export function poisonMissing(memory: VmMemory, ledger: PageLedger): number {
     ledger.release(region.firstLedgerPage, region.pageCount, new Uint32Array(region.pageCount));
     for (;;) {
       // Claimed for good: nobody may install over the poison.
-      const run = ledger.claimRun(region.firstLedgerPage, end, region.pageCount);
+      const run = ledger.claimRun(region.firstLedgerPage, end, MAX_CLAIM_PAGES);
       if (!run) break;
       const outcome = memory.poison({ region, firstPage: run.first - region.firstLedgerPage, pageCount: run.count });
       if (outcome.kind === 'exited') return poisoned;

@@ -1,6 +1,13 @@
 /** Both lanes of one migration: started together, told together, ended together. */
 import { MessageChannel } from 'node:worker_threads';
-import { BULK_COUNTERS, Counters, FAULT_COUNTERS, FaultHint, type BulkCounter, type FaultCounter } from '../lanes/counters.ts';
+import {
+  BULK_COUNTERS,
+  Counters,
+  FAULT_COUNTERS,
+  FaultHint,
+  type BulkCounter,
+  type FaultCounter,
+} from '../lanes/counters.ts';
 import type { AttachedMemory, FromLane, SourceCredentials, ToLane, TraceIds } from '../lanes/messages.ts';
 import { Lane } from './lane.ts';
 

@@ -11,13 +11,19 @@ export class SessionRegistry {
   /** @throws PagewakeError MIGRATION_EXISTS where the id is taken or the VM is being migrated already */
   check(migrationId: string, vmId: string): void {
     if (this.#sessions.has(migrationId))
-      throw new PagewakeError(ErrorReason.MIGRATION_EXISTS, `migration ${migrationId} exists`, { migration_id: migrationId });
+      throw new PagewakeError(ErrorReason.MIGRATION_EXISTS, `migration ${migrationId} exists`, {
+        migration_id: migrationId,
+      });
     const other = this.active().find((session) => session.vmId === vmId);
     if (other)
-      throw new PagewakeError(ErrorReason.MIGRATION_EXISTS, `VM ${vmId} is being migrated already, as ${other.migrationId}`, {
-        migration_id: other.migrationId,
-        vm_id: vmId,
-      });
+      throw new PagewakeError(
+        ErrorReason.MIGRATION_EXISTS,
+        `VM ${vmId} is being migrated already, as ${other.migrationId}`,
+        {
+          migration_id: other.migrationId,
+          vm_id: vmId,
+        },
+      );
   }
 
   /** After `check`, in the same turn. */

@@ -114,7 +114,10 @@ export class MigrationSession extends EventEmitter<Events> {
       this.#vmm.listen(this.#o.vmmSocket);
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      const typed = new PagewakeError(ErrorReason.INVALID_ARGUMENT, `cannot listen for the VMM on ${this.#o.vmmSocket}: ${message}`);
+      const typed = new PagewakeError(
+        ErrorReason.INVALID_ARGUMENT,
+        `cannot listen for the VMM on ${this.#o.vmmSocket}: ${message}`,
+      );
       this.#fail(typed);
       throw typed;
     }
@@ -319,7 +322,11 @@ export class MigrationSession extends EventEmitter<Events> {
       pagesByPrefetch: bulk.pagesInstalled,
       pagesZero: this.#vm?.zeroAtOpen ?? 0,
     });
-    if (error) this.#o.log.warn({ error: error.message }, 'the VM is whole, but the source could not be told; release it by hand');
+    if (error)
+      this.#o.log.warn(
+        { error: error.message },
+        'the VM is whole, but the source could not be told; release it by hand',
+      );
     return error;
   }
 
@@ -410,8 +417,7 @@ export class MigrationSession extends EventEmitter<Events> {
   }
 }
 
-const fromLane = (error: LaneError): PagewakeError =>
-  new PagewakeError(error.reason as ErrorReason, error.message, error.metadata);
+const fromLane = (error: LaneError): PagewakeError => new PagewakeError(error.reason, error.message, error.metadata);
 
 function isAlive(pid: number): boolean {
   try {

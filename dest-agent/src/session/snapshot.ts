@@ -32,4 +32,3 @@ export interface SessionSnapshot {
 export function readAll<Name extends string>(counters: Counters<Name>, names: readonly Name[]): Record<Name, number> {
   return Object.fromEntries(names.map((name) => [name, counters.get(name)])) as Record<Name, number>;
 }
-

@@ -1,0 +1,29 @@
+/**
+ * Sets up, then runs a program of the project with the project's own Node: `node scripts/run.mjs SCRIPT [ARG ...]`. Passes signals and the
+ * exit code through.
+ */
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { setUp } from './setup.mjs';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const [script, ...args] = process.argv.slice(2);
+if (script === undefined) {
+  process.stderr.write('usage: node scripts/run.mjs SCRIPT [ARG ...]\n');
+  process.exit(2);
+}
+
+setUp({ tests: script === 'scripts/test.ts' });
+const bin = join(ROOT, 'node_modules', '.bin');
+const child = spawn(join(bin, 'node'), [join(ROOT, script), ...args], {
+  cwd: ROOT,
+  stdio: 'inherit',
+  // npm puts the folder on PATH only where it exists already, which on a fresh machine it did not.
+  env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH ?? ''}` },
+});
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
+child.on('exit', (code, signal) => {
+  process.exitCode = code ?? 128 + (signal ? constants.signals[signal] : 0);
+});
