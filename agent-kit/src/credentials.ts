@@ -1,4 +1,6 @@
 /** The client side of a gRPC link: which credentials, which channel options, and that plaintext leaves the host only when told. */
+import { isIP } from 'node:net';
+import { checkServerIdentity } from 'node:tls';
 import { Client, credentials, type ChannelCredentials, type ChannelOptions } from '@grpc/grpc-js';
 import { formatAddress, isLoopback, parseAddress } from './address.ts';
 import { UserError } from './errors.ts';
@@ -26,28 +28,49 @@ export interface ClientLinkOptions extends TlsFiles {
   readonly names?: TlsOptionNames;
 }
 
+/** What a grpc.Client is made of. */
+export interface Link {
+  readonly target: string;
+  readonly credentials: ChannelCredentials;
+  readonly options: ChannelOptions;
+}
+
+/** Sent as the TLS server name where the address is an IP: it may be neither an IP (RFC 6066) nor empty (grpc-js). */
+const NAME_OF_AN_IP = 'ip-address.invalid';
+
 /** TLS as soon as one TLS file is given; plaintext to loopback, or where it is asked for; else an error that says so. */
-export function clientCredentials(address: string, options: ClientLinkOptions = {}): ChannelCredentials {
+export function clientLink(address: string, options: ClientLinkOptions = {}): Link {
   const names = options.names ?? TLS_OPTIONS;
-  const { host } = parseAddress(address, 'address of the agent');
+  const at = parseAddress(address, 'address of the agent');
+  const target = formatAddress(at);
   const material = readTls(options, names);
   if (material.ca !== null || material.pair !== null) {
-    return credentials.createSsl(material.ca, material.pair?.key ?? null, material.pair?.cert ?? null);
+    const key = material.pair?.key ?? null;
+    const chain = material.pair?.cert ?? null;
+    const expected = options.serverName ?? at.host;
+    // grpc-js sets the server name to the host of the address, which Node refuses for an IP. So a name is
+    // sent that means nothing, and the certificate is checked for the IP itself.
+    const sent = isIP(expected) === 0 ? expected : NAME_OF_AN_IP;
+    return {
+      target,
+      credentials: credentials.createSsl(material.ca, key, chain, {
+        checkServerIdentity: (_sent, certificate) => checkServerIdentity(expected, certificate),
+      }),
+      options: { ...COMMON_CHANNEL_OPTIONS, 'grpc.ssl_target_name_override': sent },
+    };
   }
-  if (!isLoopback(host) && options.insecurePlaintext !== true) {
+  if (!isLoopback(at.host) && options.insecurePlaintext !== true) {
     throw new UserError(
       `refusing plaintext to ${address}: give ${names.ca} (and ${names.cert} with ${names.key} if the agent asks for a ` +
         'client certificate), or --insecure-plaintext if the network in between is trusted',
       2,
     );
   }
-  return credentials.createInsecure();
+  return { target, credentials: credentials.createInsecure(), options: { ...COMMON_CHANNEL_OPTIONS } };
 }
 
 /** A channel to an agent, not yet connected; several clients may share it. The caller closes it. */
 export function openChannel(address: string, options: ClientLinkOptions = {}, extra: ChannelOptions = {}): Client {
-  const target = formatAddress(parseAddress(address, 'address of the agent'));
-  const name: ChannelOptions =
-    options.serverName === undefined ? {} : { 'grpc.ssl_target_name_override': options.serverName };
-  return new Client(target, clientCredentials(address, options), { ...COMMON_CHANNEL_OPTIONS, ...name, ...extra });
+  const link = clientLink(address, options);
+  return new Client(link.target, link.credentials, { ...link.options, ...extra });
 }

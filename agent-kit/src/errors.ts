@@ -7,6 +7,9 @@ import { anyPack, anyUnpack } from '@bufbuild/protobuf/wkt';
 import { Metadata, status, type ServerErrorResponse } from '@grpc/grpc-js';
 import { ErrorDetailSchema, ErrorReason, RichStatusSchema, type ErrorDetail } from '@pagewake/proto';
 
+/** Re-exported for modules that name reasons but have no business with the rest of the contract. */
+export { ErrorReason } from '@pagewake/proto';
+
 const DETAILS_TRAILER = 'grpc-status-details-bin';
 
 /** The gRPC code that each reason travels under, for clients that know nothing of pagewake. */

@@ -1,4 +1,5 @@
 export * from './address.ts';
+export * from './clock.ts';
 export * from './config.ts';
 export * from './credentials.ts';
 export * from './errors.ts';

@@ -1,18 +1,8 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test, type TestContext } from 'node:test';
-import { create, fromBinary } from '@bufbuild/protobuf';
-import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
-import {
-  credentials,
-  loadPackageDefinition,
-  status,
-  type Client,
-  type ClientDuplexStream,
-  type GrpcObject,
-  type ServiceClientConstructor,
-} from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
+import { create } from '@bufbuild/protobuf';
+import { status, type Client } from '@grpc/grpc-js';
 import {
   createClient,
   ErrorReason,
@@ -22,7 +12,7 @@ import {
   writeMessage,
   type Handlers,
 } from '@pagewake/proto';
-import { protoPath as healthProto } from 'grpc-health-check';
+import { checkHealth, filesContaining, listServices } from '../test/index.ts';
 import { openChannel } from './credentials.ts';
 import { fromServiceError, PagewakeError, toServiceError } from './errors.ts';
 import { startServer, type RunningServer, type ServerOptions } from './server.ts';
@@ -123,54 +113,17 @@ test('a server that is not there is told apart from one that refuses', BUDGET, a
   assert.equal(error.reason, ErrorReason.SOURCE_UNREACHABLE);
 });
 
-function generic(path: string, includeDirs: string[] = []): GrpcObject {
-  return loadPackageDefinition(loadSync(path, { includeDirs, oneofs: true, enums: String }));
-}
-
-function constructorAt(root: GrpcObject, ...path: string[]): ServiceClientConstructor {
-  return path.reduce<GrpcObject>((at, name) => at[name] as GrpcObject, root) as unknown as ServiceClientConstructor;
-}
-
 test('health says SERVING for the server and each service, and NOT_FOUND for others', BUDGET, async (t) => {
-  const server = await serve(t);
-  const Health = constructorAt(generic(healthProto), 'grpc', 'health', 'v1', 'Health');
-  const client = new Health(server.address, credentials.createInsecure());
-  t.after(() => client.close());
-  const check = (service: string): Promise<unknown> =>
-    new Promise((resolve) =>
-      client['check']?.({ service }, (error: { code: number } | null, reply: { status: string }) =>
-        resolve(error === null ? reply.status : error.code),
-      ),
-    );
-  assert.equal(await check(''), 'SERVING');
-  assert.equal(await check('pagewake.v1.MigrationService'), 'SERVING');
-  assert.equal(await check('pagewake.v1.Nothing'), 5);
+  const { address } = await serve(t);
+  assert.equal(await checkHealth(address, ''), 'SERVING');
+  assert.equal(await checkHealth(address, 'pagewake.v1.MigrationService'), 'SERVING');
+  assert.equal(await checkHealth(address, 'pagewake.v1.Nothing'), status.NOT_FOUND);
 });
 
 test('reflection lists the services and gives the files that a symbol needs', BUDGET, async (t) => {
-  const server = await serve(t);
-  const proto = new URL('../proto/grpc/reflection/v1/reflection.proto', import.meta.resolve('@grpc/reflection'))
-    .pathname;
-  const Reflection = constructorAt(generic(proto), 'grpc', 'reflection', 'v1', 'ServerReflection');
-  const client = new Reflection(server.address, credentials.createInsecure());
-  t.after(() => client.close());
-  const ask = (request: object): Promise<Record<string, unknown>> =>
-    new Promise((resolve, reject) => {
-      const call = client['serverReflectionInfo']?.() as ClientDuplexStream<object, Record<string, unknown>>;
-      call.on('data', (reply: Record<string, unknown>) => {
-        resolve(reply);
-        call.end();
-      });
-      call.on('error', reject);
-      call.write(request);
-    });
-  const list = (await ask({ listServices: '*' }))['listServicesResponse'] as { service: { name: string }[] };
-  assert.deepEqual(list.service.map((s) => s.name).sort(), ['grpc.health.v1.Health', 'pagewake.v1.MigrationService']);
-  const files = (await ask({ fileContainingSymbol: 'pagewake.v1.MigrationService' }))['fileDescriptorResponse'] as {
-    fileDescriptorProto: Buffer[];
-  };
-  const names = files.fileDescriptorProto.map((bytes) => fromBinary(FileDescriptorProtoSchema, bytes).name);
-  assert.deepEqual(names.sort(), [
+  const { address } = await serve(t);
+  assert.deepEqual(await listServices(address), ['grpc.health.v1.Health', 'pagewake.v1.MigrationService']);
+  assert.deepEqual(await filesContaining(address, 'pagewake.v1.MigrationService'), [
     'google/protobuf/any.proto',
     'google/protobuf/timestamp.proto',
     'pagewake/v1/common.proto',

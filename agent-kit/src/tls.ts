@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { messageOf, UserError } from './errors.ts';
@@ -35,26 +36,28 @@ export function readTls(files: TlsFiles, names: TlsOptionNames = TLS_OPTIONS): T
     throw new UserError(`${given} is given without ${lacking}; a certificate and its key belong together`, 2);
   }
   const pair = cert === null || key === null ? null : { cert, key };
-  check(pair === null ? {} : pair, `${names.cert} ${files.tlsCert ?? ''} and ${names.key} ${files.tlsKey ?? ''}`);
-  check(ca === null ? {} : { ca }, `${names.ca} ${files.tlsCa ?? ''}`);
+  if (pair !== null) {
+    check(`${names.cert} ${files.tlsCert ?? ''} and ${names.key} ${files.tlsKey ?? ''}`, () =>
+      createSecureContext(pair),
+    );
+  }
+  // Not createSecureContext, which takes a CA file without any usable certificate as "trust nobody", and says nothing.
+  if (ca !== null) check(`${names.ca} ${files.tlsCa ?? ''}`, () => new X509Certificate(ca));
   return { ca, pair };
 }
 
 function readPem(path: string | undefined, option: string): Buffer | null {
   if (path === undefined) return null;
   try {
-    const content = readFileSync(path);
-    // OpenSSL takes a CA file without any certificate in it as "trust nobody", and says nothing.
-    if (!content.includes('-----BEGIN ')) throw new Error('no PEM block in it');
-    return content;
+    return readFileSync(path);
   } catch (error) {
-    throw new UserError(`${option}: cannot use ${path}: ${messageOf(error)}`, 2, { cause: error });
+    throw new UserError(`${option}: cannot read ${path}: ${messageOf(error)}`, 2, { cause: error });
   }
 }
 
-function check(material: { cert?: Buffer; key?: Buffer; ca?: Buffer }, what: string): void {
+function check(what: string, use: () => unknown): void {
   try {
-    createSecureContext(material);
+    use();
   } catch (error) {
     throw new UserError(`${what}: not usable for TLS: ${messageOf(error)}`, 2, { cause: error });
   }
