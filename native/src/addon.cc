@@ -53,8 +53,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));
   init_uffd(env, exports);
   init_memory_file(env, exports);
+  init_process_memory(env, exports);
+  init_unix_socket(env, exports);
   init_ledger(env, exports);
   init_bytes(env, exports);
+  init_probe(env, exports);
   return exports;
 }
 
