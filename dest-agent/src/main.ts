@@ -44,8 +44,7 @@ async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<numb
     onBug: (err) => log.error({ err }, 'a bug'),
   });
   const server = await startServer({ ...config, services: [service] });
-  log.info({ address: server.address, security: server.security }, 'listening');
-  process.stdout.write(`${JSON.stringify({ event: 'listening', address: server.address })}\n`);
+  log.info({ address: server.address, security: server.security, tracing: telemetry.enabled }, 'listening');
   await aborted(stop);
   const active = registry.active();
   for (const session of active) log.error({ migration: session.migrationId, phase: session.phase }, LEFT_BEHIND);

@@ -1,0 +1,37 @@
+/** A test VMM as a process, with its control socket. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Control } from './control.ts';
+import type { Host } from './hosts.ts';
+import { Program, ROOT, type JsonLine } from './processes.ts';
+
+export const TESTVMM = join(ROOT, 'testvmm/build/testvmm');
+const START_MS = 20_000;
+
+export interface Vmm {
+  readonly program: Program;
+  readonly control: Control;
+  readonly controlPath: string;
+}
+
+/** @param flags as `testvmm ROLE --help` has them, without --control */
+export async function startVmm(
+  role: 'source' | 'destination',
+  host: Host,
+  folder: string,
+  flags: readonly string[] = [],
+): Promise<Vmm> {
+  const controlPath = join(folder, `${role}-${process.pid}-${vmms++}.sock`);
+  const program = new Program(`testvmm ${role}`, host, [TESTVMM, role, '--control', controlPath, ...flags]);
+  await program.waitFor('its first line', (line) => 'event' in line, START_MS);
+  while (!existsSync(controlPath)) await sleep(5);
+  return { program, control: await Control.connect(controlPath), controlPath };
+}
+
+let vmms = 0;
+
+/** The guest has filled its memory and works on it. */
+export function filled(vmm: Vmm): Promise<JsonLine> {
+  return vmm.program.waitFor('the guest to fill its memory', (line) => line['event'] === 'filled', 60_000);
+}
