@@ -52,10 +52,12 @@ int error_of(const Outcome& outcome) {
 class Trapped {
  public:
   Trapped(uint64_t features, uint64_t mode)
-      : fd_(open_any(false)), file_(::memfd_create("pagewake-probe", MFD_CLOEXEC)), memory_(sized(file_.get()), 4 * kPageBytes) {
+      : fd_(open_any(false)), file_(scratch_file(4 * kPageBytes)), memory_(file_.get(), 4 * kPageBytes) {
     if (!fd_.open()) fd_ = open_any(true);
-    if (!fd_.open() || !memory_.valid()) {
-      error_ = fd_.open() ? memory_.error() : EPERM;
+    if (!fd_.open()) {
+      error_ = EPERM;
+    } else if (!file_.open() || !memory_.valid()) {
+      error_ = ENOMEM;
     } else if ((error_ = handshake(fd_.get(), features)) == 0) {
       error_ = register_range(fd_.get(), memory_, mode);
     }
@@ -65,10 +67,9 @@ class Trapped {
   int fd() const { return fd_.get(); }
   int file() const { return file_.get(); }
   const Scratch& memory() const { return memory_; }
+  void close() { fd_.reset(); }
 
  private:
-  static int sized(int fd) { return ::ftruncate(fd, static_cast<off_t>(4 * kPageBytes)) == 0 ? fd : fd; }
-
   UniqueFd fd_;
   UniqueFd file_;
   Scratch memory_;
@@ -122,7 +123,7 @@ Capability poison() {
 // madvise() waits until its event is read: hence the thread.
 Capability remove_event() {
   const char* name = "EVENT_REMOVE";
-  const Trapped trap(abi::kFeatureMissingShmem | abi::kFeatureEventRemove, UFFDIO_REGISTER_MODE_MISSING);
+  Trapped trap(abi::kFeatureMissingShmem | abi::kFeatureEventRemove, UFFDIO_REGISTER_MODE_MISSING);
   if (trap.error() != 0) return {name, false, answer("UFFDIO_API(EVENT_REMOVE), UFFDIO_REGISTER", trap.error())};
   pthread_t thread;
   void* memory = const_cast<uint8_t*>(trap.memory().bytes());
@@ -136,9 +137,8 @@ Capability remove_event() {
   uffd_msg message{};
   const bool readable = ::poll(&poll, 1, 1000) == 1;
   const int count = readable ? uffd::read_messages(trap.fd(), &message, 1) : 0;
-  // Lets the thread go in any case.
-  uffd::unregister(trap.fd(), trap.memory().address(), trap.memory().size());
-  if (count != 1) uffd::read_messages(trap.fd(), &message, 1);
+  // Lets the thread go in any case: with the last descriptor every wait ends.
+  trap.close();
   pthread_join(thread, nullptr);
   const bool right = count == 1 && message.event == UFFD_EVENT_REMOVE && message.arg.remove.start == trap.memory().address();
   return {name, right, right ? "madvise(MADV_DONTNEED) was reported" : "madvise(MADV_DONTNEED) was not reported within 1 s"};

@@ -7,9 +7,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "unique_fd.h"
+
 namespace pagewake {
 
 inline constexpr uint64_t kPageBytes = 4096;
+
+// A memfd of that size; not open where there is none to be had.
+inline UniqueFd scratch_file(size_t size) {
+  UniqueFd fd(::memfd_create("pagewake-probe", MFD_CLOEXEC));
+  if (fd.open() && ::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) fd.reset();
+  return fd;
+}
 
 class Scratch {
  public:
