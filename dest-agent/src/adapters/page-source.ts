@@ -41,6 +41,8 @@ export interface StreamEvents<Response> {
 export type { BulkResponse as BulkReply, FaultsResponse as FaultsReply } from '@pagewake/proto';
 
 const SAMPLED = 1;
+/** HTTP/2's default of 64 KiB has the source wait for this side four times a range. */
+const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
 /** True where the same destination may open the source again and go on: the link broke, the source did not refuse. */
 export function isRecoverable(error: PagewakeError): boolean {
@@ -52,7 +54,7 @@ export class SourceLink {
   readonly #client: ServiceClient<typeof PageService>;
 
   constructor(address: string, credentials: ClientLinkOptions) {
-    this.#channel = openChannel(address, credentials);
+    this.#channel = openChannel(address, credentials, { 'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES });
     this.#client = createClient(PageService, this.#channel);
   }
 
