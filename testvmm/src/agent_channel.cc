@@ -68,7 +68,10 @@ void AgentChannel::onMessage(const std::string &line) {
   if (type == "done" && hooks_.onDone) hooks_.onDone();
   const std::lock_guard lock(mutex_);
   if (type == "ready") ready_ = true;
-  if (type == "done") done_ = true;
+  if (type == "done") {
+    done_ = true;
+    outstanding_.clear(); // every page is there, so every request is answered
+  }
   if (type == "resolved") outstanding_.erase(std::strtoull(message["id"].c_str(), nullptr, 10));
   changed_.notify_all();
   if (type != "resolved") events::print(JsonObject().add("event", type).add("at_ns", monotonicNs()));
@@ -95,6 +98,7 @@ void AgentChannel::sendLine(const std::string &line) {
 
 Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<bool> &stopWaiting) {
   std::unique_lock lock(mutex_);
+  if (done_) return Stage2Outcome::resolved;
   const uint64_t id = nextId_++;
   outstanding_.insert(id);
   lock.unlock();

@@ -44,7 +44,7 @@ Reply Commands::handle(const std::vector<std::string> &words) {
   const std::lock_guard lock(operation_);
   if (command == "load") {
     requireWords(words, 3, "load PATH AGENT_SOCKET");
-    return {load(words[1], words[2])};
+    return load(words[1], words[2]);
   }
   if (command == "pause") {
     const long long at = machine()->pause();
@@ -91,7 +91,7 @@ std::string Commands::memory() {
   return out.add("size", vm->config().ramBytes).raw("regions", regions.str()).str();
 }
 
-std::string Commands::load(const std::string &statePath, const std::string &agentPath) {
+Reply Commands::load(const std::string &statePath, const std::string &agentPath) {
   if (options_.role != Role::destination) fail("load: only a destination loads a state");
   {
     const std::lock_guard lock(machineMutex_);
@@ -106,10 +106,11 @@ std::string Commands::load(const std::string &statePath, const std::string &agen
   }
   try {
     const long long resumedNs = running.handOverAndRun();
-    return okObject().add("resumed_at_ns", resumedNs).str();
+    return {okObject().add("resumed_at_ns", resumedNs).str()};
   } catch (const Failure &failure) {
     // The agent may hold this VM's memory already, so it cannot be tried again here; the guest has not run.
-    events::failNow(exit_code::memoryGone, "HANDOVER", failure.what());
+    events::printFailed("HANDOVER", failure.what());
+    return {JsonObject().add("ok", false).add("error", failure.what()).str(), exit_code::memoryGone};
   }
 }
 

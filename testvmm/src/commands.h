@@ -23,7 +23,7 @@ public:
 
 private:
   std::string memory();
-  std::string load(const std::string &statePath, const std::string &agentPath);
+  Reply load(const std::string &statePath, const std::string &agentPath);
   Reply verify();
   std::shared_ptr<Machine> machine();
 

@@ -1,6 +1,7 @@
 #include "events.h"
 
 #include <poll.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -49,14 +50,22 @@ void printHeartbeat(const JsonObject &event) {
   writeAll(STDOUT_FILENO, event.str() + "\n");
 }
 
+void waitForReason() {
+  for (timespec left{1, 0}; nanosleep(&left, &left) != 0 && errno == EINTR;) continue;
+}
+
 void exitNow(int code) {
   if (!output().socket.empty()) unlink(output().socket.c_str());
   _exit(code);
 }
 
-void failNow(int code, const std::string &reason, const std::string &message) {
+void printFailed(const std::string &reason, const std::string &message) {
   print(JsonObject().add("event", "failed").add("reason", reason).add("message", message));
   writeAll(STDERR_FILENO, "testvmm: " + message + "\n");
+}
+
+void failNow(int code, const std::string &reason, const std::string &message) {
+  printFailed(reason, message);
   exitNow(code);
 }
 

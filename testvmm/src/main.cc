@@ -1,7 +1,6 @@
 // testvmm: see --help, and README.md in this folder.
 #include <signal.h>
-#include <sys/resource.h>
-#include <sys/ucontext.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -14,12 +13,23 @@
 namespace testvmm {
 namespace {
 
+/** Puts `value` in hexadecimal over the 16 zeros after "0x" in `line`; only what a signal handler may do. */
+void putHex(char *line, uintptr_t value) {
+  while (line[0] != '0' || line[1] != 'x') line++;
+  for (char *digit = line + 17; value != 0; value >>= 4) *digit-- = "0123456789abcdef"[value & 15];
+}
+
 /** A poisoned page, or one lost from a truncated file: say where and end; nothing can be put in its place. */
 void onSigbus(int, siginfo_t *info, void *) {
   char line[] = "testvmm: SIGBUS at 0x0000000000000000: this page of guest memory is poisoned or gone\n";
-  auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-  for (char *digit = line + 21 + 15; address != 0; address >>= 4) *digit-- = "0123456789abcdef"[address & 15];
+  char event[] = "{\"event\":\"failed\",\"reason\":\"SIGBUS\",\"message\":\"guest memory at 0x0000000000000000 is poisoned or gone\"}\n";
+  const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
+  putHex(line, address);
+  putHex(event, address);
   static_cast<void>(!write(STDERR_FILENO, line, sizeof line - 1));
+  // An agent that poisons pages says why right after; if it does, the channel's thread ends the program with its words.
+  events::waitForReason();
+  static_cast<void>(!write(STDOUT_FILENO, event, sizeof event - 1));
   events::exitNow(exit_code::memoryGone);
 }
 

@@ -72,11 +72,13 @@ void KvmVcpu::handleExit() {
 
 void KvmVcpu::handleError(int error) {
   if (error == EFAULT && resolver_ != nullptr) return requestStage2();
-  if (error == EFAULT || error == EHWPOISON)
+  if (error == EFAULT || error == EHWPOISON) {
+    events::waitForReason();
     events::failNow(exit_code::memoryGone, "MEMORY_GONE",
                     text("%s cannot go on: KVM_RUN says %s while it touches page %llu of region %llu; the page is poisoned or its pager is gone",
                          name().c_str(), strerror(error), static_cast<unsigned long long>(context().touchPage),
                          static_cast<unsigned long long>(context().touchRegion)));
+  }
   events::failNow(exit_code::guestFailed, "GUEST", text("%s: KVM_RUN: %s", name().c_str(), strerror(error)));
 }
 
