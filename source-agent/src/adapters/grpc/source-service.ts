@@ -40,7 +40,7 @@ export function sourceHandlers(registry: VmRegistry, log: Logger): Handlers<type
           destinationId: vm.session?.destinationId ?? '',
           pagesServed: BigInt(vm.pagesServed),
           payloadBytes: BigInt(vm.payloadBytes),
-          registeredAt: timestampFromMs(vm.registeredAtMs),
+          registeredAt: timestampFromMs(Math.floor(vm.registeredAtMs)),
         })),
       };
     },
