@@ -15,6 +15,7 @@ export interface FaultLaneOptions {
 interface Waiting {
   readonly fault: PageFault;
   readonly receivedMs: number;
+  readonly pageSizeBytes: number;
 }
 
 export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
@@ -33,8 +34,8 @@ export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
 
   protected override accept(request: FaultsRequest, { vm }: Served, receivedMs: number): void {
     for (const fault of request.faults) {
-      checkRun(vm.regions, fault.region, fault.page, 1);
-      this.#waiting.push({ fault, receivedMs });
+      const { pageSizeBytes } = checkRun(vm.regions, fault.region, fault.page, 1);
+      this.#waiting.push({ fault, receivedMs, pageSizeBytes });
     }
   }
 
@@ -52,9 +53,8 @@ export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
     this.#next = 0;
   }
 
-  #serveOne({ fault, receivedMs }: Waiting): void {
+  #serveOne({ fault, receivedMs, pageSizeBytes }: Waiting): void {
     const { vm, maker } = this.checkServable();
-    const { pageSizeBytes } = checkRun(vm.regions, fault.region, fault.page, 1);
     const buffer = this.context.buffers.take(pageSizeBytes);
     const frame = maker.make(fault.region, fault.page, 1, buffer, this.#options.compress);
     const message = create(FaultsResponseSchema, { faultId: fault.faultId, frame: frameMessage(frame, receivedMs) });
