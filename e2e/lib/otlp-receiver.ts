@@ -15,7 +15,10 @@ const EXPORT = {
   responseDeserialize: (bytes: Buffer) => bytes,
 } as const;
 
-export async function startReceiver(listen: string, onSpan: (span: ReceivedSpan) => void): Promise<{ address: string; server: Server }> {
+export async function startReceiver(
+  listen: string,
+  onSpan: (span: ReceivedSpan) => void,
+): Promise<{ address: string; server: Server }> {
   const server = new Server();
   server.addService(
     { export: EXPORT },
@@ -27,7 +30,9 @@ export async function startReceiver(listen: string, onSpan: (span: ReceivedSpan)
     },
   );
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(listen, ServerCredentials.createInsecure(), (error, bound) => (error ? reject(error) : resolve(bound)));
+    server.bindAsync(listen, ServerCredentials.createInsecure(), (error, bound) =>
+      error ? reject(error) : resolve(bound),
+    );
   });
   return { address: `${listen.slice(0, listen.lastIndexOf(':'))}:${port}`, server };
 }

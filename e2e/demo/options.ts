@@ -1,0 +1,91 @@
+/** What `npm start` can be told. */
+import { Command, InvalidArgumentError, Option } from 'commander';
+
+export const MEMORY_KINDS = ['memfd', 'anon', 'guest_memfd'] as const;
+export type MemoryKind = (typeof MEMORY_KINDS)[number];
+
+export interface DemoOptions {
+  readonly ram: string;
+  readonly workload: string;
+  readonly vcpus: number;
+  readonly memory: MemoryKind;
+  readonly pattern: 'random' | 'text' | 'zero-heavy';
+  readonly regions: number;
+  readonly minor: boolean;
+  readonly vcpuRate: number;
+  readonly kvm: boolean;
+  readonly hosts: 'best' | 'loopback';
+}
+
+const SIZE = /^(\d+)([KMG])$/;
+const UNIT_BYTES: Readonly<Record<string, number>> = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+const PAGE_BYTES = 4096;
+
+export function sizeBytes(size: string): number {
+  const [, digits, unit] = SIZE.exec(size) ?? [];
+  return Number(digits) * (UNIT_BYTES[unit ?? ''] ?? Number.NaN);
+}
+
+function size(text: string): string {
+  const bytes = sizeBytes(text);
+  if (!(bytes >= PAGE_BYTES)) throw new InvalidArgumentError('give a size such as 512M or 1G.');
+  return text;
+}
+
+function count(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < least || value > most)
+      throw new InvalidArgumentError(`give a whole number from ${least} to ${most}.`);
+    return value;
+  };
+}
+
+/** Ends the process with usage where the arguments are wrong. */
+export function parseOptions(argv: readonly string[]): DemoOptions {
+  const command = new Command('npm start --')
+    .description(
+      'Migrates the memory of a real, running KVM guest between two agents on two hosts (network namespaces where root allows it, ' +
+        'else loopback), verifies every page, and shows what happened.',
+    )
+    .addOption(new Option('--ram <size>', 'guest memory').default('1G').argParser(size))
+    .addOption(
+      new Option('--workload <size>', 'of it, memory that the vCPUs keep rewriting').default('576M').argParser(size),
+    )
+    .addOption(new Option('--vcpus <n>', 'virtual CPUs').default(2).argParser(count(1, 62)))
+    .addOption(
+      new Option('--memory <kind>', 'what backs the guest on both sides').choices(MEMORY_KINDS).default('memfd'),
+    )
+    .addOption(
+      new Option('--pattern <kind>', 'content of the memory')
+        .choices(['random', 'text', 'zero-heavy'])
+        .default('random'),
+    )
+    .addOption(new Option('--regions <n>', 'pieces that guest memory is in').default(1).argParser(count(1, 8)))
+    .option('--minor', 'the destination VMM registers for minor faults too', false)
+    .addOption(
+      new Option(
+        '--vcpu-rate <n>',
+        'pages a second of each vCPU; 0: as fast as it can (it then takes the CPUs that the agents need)',
+      )
+        .default(5000)
+        .argParser(count(0, 10_000_000)),
+    )
+    .option('--no-kvm', 'run the workload on plain threads even where /dev/kvm is')
+    .addOption(
+      new Option('--hosts <kind>', 'two network namespaces where possible, or loopback')
+        .choices(['best', 'loopback'])
+        .default('best'),
+    )
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ npm start\n  $ npm start -- --ram 2G --workload 1G --vcpus 4\n  $ npm start -- --memory guest_memfd --ram 256M --workload 128M',
+    );
+  command.parse([...argv], { from: 'user' });
+  const options = command.opts<DemoOptions>();
+  if (sizeBytes(options.workload) * 1.05 > sizeBytes(options.ram))
+    command.error(
+      `error: --workload ${options.workload} does not fit into --ram ${options.ram} with room for the I/O thread's pages`,
+    );
+  return options;
+}
