@@ -213,7 +213,7 @@ export function createClient<S extends AnyService>(service: S, channel: GrpcClie
             definition.requestSerialize,
             definition.responseDeserialize,
             create(method.input, request),
-            options.metadata ?? new Metadata(),
+            callMetadata(options),
             grpcOptions(options),
           ),
           options.signal,
@@ -225,7 +225,7 @@ export function createClient<S extends AnyService>(service: S, channel: GrpcClie
             definition.path,
             serializer(method.input, options.count),
             deserializer(method.output, options.count),
-            options.metadata ?? new Metadata(),
+            callMetadata(options),
             grpcOptions(options),
           ),
           options.signal,
@@ -243,7 +243,7 @@ function unaryCall(channel: GrpcClient, method: DescMethod, definition: MethodDe
         definition.requestSerialize,
         definition.responseDeserialize,
         create(method.input, request),
-        options.metadata ?? new Metadata(),
+        callMetadata(options),
         grpcOptions(options),
         (error: ServiceError | null, value?: AnyMessage) => {
           release();
@@ -254,6 +254,14 @@ function unaryCall(channel: GrpcClient, method: DescMethod, definition: MethodDe
       );
       const release = onAbort(options.signal, () => call.cancel());
     });
+}
+
+function callMetadata({ metadata, waitForReady }: CallOptions): Metadata {
+  if (waitForReady === undefined) return metadata ?? new Metadata();
+  // grpc-js carries this one in the metadata's options. A clone: the caller's may serve other calls.
+  const own = metadata?.clone() ?? new Metadata();
+  own.setOptions({ ...own.getOptions(), waitForReady });
+  return own;
 }
 
 function grpcOptions(options: CallOptions): { deadline?: number } {
