@@ -1,0 +1,21 @@
+/** Drive migrations from a program: `for await (const event of migrate({ … }))`, or `await migrate({ … }).result`. */
+export { connectDestination, connectSource } from './agents.ts';
+export type { Agent, AgentOptions, CallLimits, DestinationAgent, SourceAgent } from './agents.ts';
+export { GuestNeverRan } from './drivers/driver.ts';
+export type { SourceMemory, VmmDriver, VmmInstant, VmState } from './drivers/driver.ts';
+export { SnapshotDriver } from './drivers/snapshot.ts';
+export type { SnapshotOptions } from './drivers/snapshot.ts';
+export { TestVmmDriver } from './drivers/testvmm.ts';
+export type { TestVmmOptions } from './drivers/testvmm.ts';
+export { MigrationError } from './errors.ts';
+export type { MigrationEvent, Step } from './events.ts';
+export { migrate } from './migrate.ts';
+export type { Migration } from './migrate.ts';
+export { MODES } from './options.ts';
+export type { MigrateOptions, MigrationResult, Mode } from './options.ts';
+export { isFinalPhase, MIGRATION_PHASES } from './phase.ts';
+export type { FailedPhase, FinalPhase, MigrationPhase, PhaseTime, RunningPhase } from './phase.ts';
+export { rateBetween, summaryOf } from './view.ts';
+export type { MigrationSummary, Rates } from './view.ts';
+export { watchMigration } from './watch.ts';
+export type { WatchOptions } from './watch.ts';

@@ -1,0 +1,363 @@
+/** One migration from the first call to the last page: the order of things, and nothing slow inside the blackout. */
+import { randomBytes } from 'node:crypto';
+import { trace } from '@opentelemetry/api';
+import { ErrorReason, PagewakeError, parseAddress, UserError } from '@pagewake/agent-kit';
+import { MigrationMode, MigrationPhase as AgentPhase, type Migration as MigrationView } from '@pagewake/proto';
+import { connectDestination, connectSource, type DestinationAgent, type SourceAgent } from './agents.ts';
+import { GuestNeverRan, type SourceMemory, type VmmInstant } from './drivers/driver.ts';
+import { cancelledByCaller, MigrationError } from './errors.ts';
+import { EventQueue, type MigrationEvent, type Step } from './events.ts';
+import type { MigrateOptions, MigrationResult, Mode } from './options.ts';
+import { PhaseClock, type MigrationPhase } from './phase.ts';
+import { MigrationTrace } from './tracing.ts';
+import { lastView, leaveAsItIs, unwind, type Situation } from './unwind.ts';
+import { errorOf, watchMigration } from './watch.ts';
+
+/** A migration under way. Iterate it for its events, wait for `result`, or both; a failure reaches each of them. */
+export interface Migration extends AsyncIterable<MigrationEvent> {
+  /** Rejects with a MigrationError, whose `outcome` says where the guest is. */
+  readonly result: Promise<MigrationResult>;
+  readonly phase: MigrationPhase;
+}
+
+/** Starts at once. Throws UserError where an address or a TLS option is no good, before anything was done. */
+export function migrate(options: MigrateOptions): Migration {
+  const run = new MigrationRun(options);
+  const result = run.run();
+  // Who only iterates meets the failure there; it must not be an unhandled rejection as well.
+  result.catch(() => undefined);
+  return {
+    result,
+    get phase() {
+      return run.phase;
+    },
+    [Symbol.asyncIterator]: () => run.events[Symbol.asyncIterator](),
+  };
+}
+
+const TOKEN_BYTES = 32;
+const START_TIMEOUT_MS = 30_000;
+/** Finding zeros reads all memory that is not a hole: seconds for a large guest on a busy host. */
+const SCAN_TIMEOUT_MS = 300_000;
+const DEFAULT_PROGRESS_MS = 1_000;
+const LEAST_PROGRESS_MS = 50;
+const DEFAULT_LOSS_MS = 60_000;
+
+const MODE: Readonly<Record<Mode, MigrationMode>> = {
+  auto: MigrationMode.UNSPECIFIED,
+  'post-copy': MigrationMode.POST_COPY,
+  eager: MigrationMode.EAGER,
+};
+
+type Downtime = Pick<MigrationResult, 'downtimeMs' | 'downtimeClock'>;
+
+class MigrationRun {
+  readonly events = new EventQueue();
+  readonly #o: MigrateOptions;
+  readonly #signal: AbortSignal;
+  readonly #clock = new PhaseClock();
+  readonly #beganMs = performance.now();
+  readonly #trace: MigrationTrace;
+  readonly #source: SourceAgent;
+  readonly #destination: DestinationAgent;
+  readonly #steps: { step: Step; ms: number }[] = [];
+  readonly #warnings: string[] = [];
+  readonly #stopWatching = new AbortController();
+  #vmId = '';
+  #generation: number | undefined;
+  #migrationId: string | undefined;
+  #vmmSocket = '';
+  #watch: Promise<MigrationView> | undefined;
+  #interrupted = false;
+  #sourcePaused = false;
+  #handedOver = false;
+  #found = { dataPages: 0, zeroPages: 0 };
+  #downtime: Downtime | undefined;
+
+  constructor(options: MigrateOptions) {
+    const intervalMs = options.progressIntervalMs;
+    if (intervalMs !== undefined && !(intervalMs >= LEAST_PROGRESS_MS)) {
+      throw new UserError(`progressIntervalMs is ${String(intervalMs)}; at least ${String(LEAST_PROGRESS_MS)}`, 2);
+    }
+    if (options.sourceFromDestination !== undefined)
+      parseAddress(options.sourceFromDestination, 'sourceFromDestination');
+    this.#o = options;
+    this.#signal = options.signal ?? new AbortController().signal;
+    this.#source = connectSource(options.source);
+    this.#destination = connectDestination(options.destination);
+    this.#trace = new MigrationTrace(options.tracer ?? trace.getTracer('pagewake'));
+  }
+
+  get phase(): MigrationPhase {
+    return this.#clock.phase;
+  }
+
+  async run(): Promise<MigrationResult> {
+    try {
+      await this.#prepare();
+      await this.#blackout();
+      const migration = await this.#fill();
+      const result = this.#result(migration);
+      this.#trace.end();
+      this.events.end();
+      return result;
+    } catch (error) {
+      const failure = await this.#failed(error);
+      this.#trace.end(failure);
+      this.events.fail(failure);
+      throw failure;
+    } finally {
+      this.#stopWatching.abort();
+      this.#source.close();
+      this.#destination.close();
+      await this.#o.driver.close().catch((error: unknown) => this.#warn(`cleaning up: ${String(error)}`));
+    }
+  }
+
+  // ── While the guest runs on the source ──────────────────────────────────────────────────────────────────────────
+
+  async #prepare(): Promise<void> {
+    const { driver } = this.#o;
+    const described = await this.#step('check', async () => {
+      await driver.check(this.#signal);
+      return driver.describeMemory(this.#signal);
+    });
+    this.#vmId = this.#agreedVmId(described);
+    const token = randomBytes(TOKEN_BYTES);
+    const vmId = this.#vmId;
+    const { generation } = await this.#step('register', () =>
+      this.#source.call((c, o) => c.register({ vmId, memory: described.memory, token }, o), { signal: this.#signal }),
+    );
+    this.#generation = generation;
+    const started = await this.#step('start', () => this.#start(generation, token));
+    this.#migrationId = started.migrationId;
+    this.#vmmSocket = started.vmmSocket;
+    this.#trace.annotate({ 'pagewake.vm.id': vmId, 'pagewake.migration.id': started.migrationId });
+    this.events.push({ type: 'started', migrationId: started.migrationId, vmId, generation });
+    await this.#openWatch(started.migrationId);
+  }
+
+  #agreedVmId({ vmId: found }: SourceMemory): string {
+    const wanted = this.#o.vmId;
+    if (wanted !== undefined && found !== undefined && wanted !== found) {
+      throw new PagewakeError(
+        ErrorReason.UNKNOWN_VM,
+        `${this.#o.driver.describe()}: the source runs VM ${JSON.stringify(found)}, not ${JSON.stringify(wanted)}`,
+        { expected: wanted, found },
+      );
+    }
+    const vmId = wanted ?? found;
+    if (vmId === undefined) throw new UserError('the VM needs a name: this source has none of its own', 2);
+    return vmId;
+  }
+
+  async #start(generation: number, token: Uint8Array): Promise<MigrationView> {
+    const { wire } = this.#trace;
+    const request = {
+      migrationId: this.#o.migrationId ?? '',
+      vmId: this.#vmId,
+      sourceAddress: this.#o.sourceFromDestination ?? this.#o.source.address,
+      generation,
+      token,
+      mode: MODE[this.#o.mode ?? 'auto'],
+      ...(wire === undefined ? {} : { trace: wire }),
+    };
+    const limits = { timeoutMs: START_TIMEOUT_MS, signal: this.#signal };
+    const { migration } = await this.#destination.call((c, o) => c.start(request, o), limits);
+    if (migration === undefined) throw new PagewakeError(ErrorReason.INTERNAL, 'Start answered without a migration');
+    return migration;
+  }
+
+  /** Resolves with the first view, so that the link is known to be up before the guest is paused. */
+  async #openWatch(migrationId: string): Promise<void> {
+    const first = new Promise<void>((resolve, reject) => {
+      this.#watch = watchMigration(this.#destination, migrationId, {
+        intervalMs: this.#o.progressIntervalMs ?? DEFAULT_PROGRESS_MS,
+        lossBudgetMs: this.#o.destinationLossMs ?? DEFAULT_LOSS_MS,
+        signal: this.#stopWatching.signal,
+        onView: (view) => {
+          resolve();
+          this.#onView(view);
+        },
+        onLost: (error) => this.#warn(`${error.message}; trying again`),
+      });
+      this.#watch.catch(reject);
+    });
+    await this.#unlessAborted(first);
+  }
+
+  #onView(view: MigrationView): void {
+    const interrupted = view.phase === AgentPhase.INTERRUPTED;
+    if (interrupted && !this.#interrupted) this.events.push({ type: 'interrupted', error: errorOf(view) });
+    if (!interrupted && this.#interrupted && view.phase !== AgentPhase.FAILED) this.events.push({ type: 'recovered' });
+    this.#interrupted = interrupted;
+    this.events.push({ type: 'progress', migration: view });
+  }
+
+  // ── While it runs nowhere ───────────────────────────────────────────────────────────────────────────────────────
+
+  async #blackout(): Promise<void> {
+    const { driver } = this.#o;
+    const [vmId, generation] = [this.#vmId, this.#generation ?? 0];
+    this.#refuseIfAborted();
+    this.#enter('blackout');
+    this.#sourcePaused = true;
+    const askedMs = performance.now();
+    const paused = await this.#step('pause', () => driver.pauseSource());
+    // Both need no more than a guest that stands still. Either may fail; the other must have ended before anything is taken back.
+    const [scan, save] = await Promise.allSettled([
+      this.#step('scan', () =>
+        this.#source.call((c, o) => c.setPaused({ vmId, generation, paused: true }, o), {
+          timeoutMs: SCAN_TIMEOUT_MS,
+          signal: this.#signal,
+        }),
+      ),
+      this.#step('save', () => driver.saveState()),
+    ]);
+    if (scan.status === 'rejected') throw scan.reason;
+    if (save.status === 'rejected') throw save.reason;
+    this.#found = { dataPages: Number(scan.value.dataPages), zeroPages: Number(scan.value.zeroPages) };
+    this.#refuseIfAborted();
+    this.#handedOver = true;
+    const resumed = await this.#step('start-destination', () => {
+      const orFailed = new AbortController();
+      const started = driver.startDestination(
+        save.value,
+        this.#vmmSocket,
+        AbortSignal.any([this.#signal, orFailed.signal]),
+      );
+      return Promise.race([started, this.#migrationFails()]).finally(() => orFailed.abort());
+    });
+    this.#downtime = this.#downtimeOf(paused, resumed, performance.now() - askedMs);
+    this.#enter('filling');
+  }
+
+  /** Never resolves. A VMM that waits for `ready` may not notice that it will never come. */
+  async #migrationFails(): Promise<never> {
+    const view = await this.#watch;
+    if (view !== undefined && view.phase !== AgentPhase.COMPLETED) throw errorOf(view);
+    return new Promise(() => undefined);
+  }
+
+  #downtimeOf(paused: VmmInstant, resumed: VmmInstant, oursMs: number): Downtime {
+    const theirsMs = (resumed.monotonicMs ?? Number.NaN) - (paused.monotonicMs ?? Number.NaN);
+    // Outside of what we saw ourselves it cannot be: then the clocks are not one after all.
+    const usable = this.#o.driver.sharedClock && theirsMs >= 0 && theirsMs <= oursMs;
+    return usable
+      ? { downtimeMs: theirsMs, downtimeClock: 'vmm' }
+      : { downtimeMs: oursMs, downtimeClock: 'orchestrator' };
+  }
+
+  // ── While it runs on the destination ────────────────────────────────────────────────────────────────────────────
+
+  async #fill(): Promise<MigrationView> {
+    if (this.#watch === undefined) throw new Error('filling without a watch');
+    const view = await this.#unlessAborted(this.#watch);
+    if (view.phase !== AgentPhase.COMPLETED) throw errorOf(view);
+    if (view.error !== undefined) this.#warn(`the source agent was not told that all is done: ${view.error.message}`);
+    const [vmId, generation] = [this.#vmId, this.#generation ?? 0];
+    // Forced: where the destination could not tell the source, that one still holds it for reading.
+    await this.#step('release', () =>
+      this.#source.call((c, o) => c.release({ vmId, generation, force: true }, o)),
+    ).catch((error: unknown) => this.#warn(`the source agent keeps VM ${vmId} until it is released: ${String(error)}`));
+    this.#enter('completed');
+    return view;
+  }
+
+  // ── Ends ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #result(migration: MigrationView): MigrationResult {
+    if (this.#downtime === undefined) throw new Error('completed without a blackout');
+    return {
+      migrationId: migration.migrationId,
+      vmId: this.#vmId,
+      generation: this.#generation ?? 0,
+      traceId: this.#trace.traceId,
+      ...this.#downtime,
+      totalMs: performance.now() - this.#beganMs,
+      phases: this.#clock.times,
+      steps: this.#steps,
+      ...this.#found,
+      migration,
+      warnings: this.#warnings,
+    };
+  }
+
+  async #failed(error: unknown): Promise<MigrationError> {
+    const situation: Situation = {
+      driver: this.#o.driver,
+      source: this.#source,
+      destination: this.#destination,
+      vmId: this.#vmId,
+      generation: this.#generation,
+      migrationId: this.#migrationId,
+      sourcePaused: this.#sourcePaused,
+      handedOver: this.#handedOver,
+      neverRan: error instanceof GuestNeverRan,
+      aborted: this.#signal.aborted,
+      warn: (message) => this.#warn(message),
+    };
+    const cause = await this.#betterCause(error);
+    const after = this.phase === 'filling' ? await leaveAsItIs(situation) : await unwind(situation);
+    this.#enter(after.outcome);
+    return new MigrationError(after.outcome, cause, after.advice);
+  }
+
+  /** A VMM whose agent gave up only sees its socket close; the agent knows why. */
+  async #betterCause(error: unknown): Promise<unknown> {
+    if (this.#signal.aborted) return cancelledByCaller();
+    if (!this.#handedOver || error instanceof PagewakeError || error instanceof GuestNeverRan) return error;
+    const view = await lastView({ destination: this.#destination, migrationId: this.#migrationId });
+    if (view?.phase !== AgentPhase.FAILED || view.error === undefined) return error;
+    const why = errorOf(view);
+    // That the VMM is gone is all the agent can say of its end; what the driver saw says more.
+    return why.reason === ErrorReason.VMM_EXITED
+      ? new PagewakeError(why.reason, error instanceof Error ? error.message : String(error), {}, { cause: error })
+      : why;
+  }
+
+  // ── Small things ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #enter(phase: MigrationPhase): void {
+    const { phase: previous, ms } = this.#clock.advance(phase);
+    this.events.push({ type: 'phase', phase, previous, ms });
+  }
+
+  async #step<T>(step: Step, work: () => Promise<T>): Promise<T> {
+    const beganMs = performance.now();
+    const value = await this.#trace.child(step, work);
+    const ms = performance.now() - beganMs;
+    this.#steps.push({ step, ms });
+    this.events.push({ type: 'step', step, ms });
+    return value;
+  }
+
+  async #unlessAborted<T>(work: Promise<T>): Promise<T> {
+    const aborted = abortedOf(this.#signal);
+    try {
+      return await Promise.race([work, aborted.promise]);
+    } finally {
+      aborted.release();
+    }
+  }
+
+  #refuseIfAborted(): void {
+    if (this.#signal.aborted) throw cancelledByCaller();
+  }
+
+  #warn(message: string): void {
+    this.#warnings.push(message);
+    this.events.push({ type: 'warning', message });
+  }
+}
+
+/** Rejects with CANCELLED once the signal is aborted, unless released before. */
+function abortedOf(signal: AbortSignal): { readonly promise: Promise<never>; release(): void } {
+  let onAbort = (): void => undefined;
+  const promise = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(cancelledByCaller());
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+  });
+  return { promise, release: () => signal.removeEventListener('abort', onAbort) };
+}

@@ -1,0 +1,192 @@
+/**
+ * What to do with the guest when a migration fails. One rule: the source's guest runs again only if the destination's certainly never ran
+ * and never will. Nothing here is cut short by the caller's signal.
+ */
+import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
+import { MigrationMode, MigrationPhase, type Migration } from '@pagewake/proto';
+import type { DestinationAgent, SourceAgent } from './agents.ts';
+import type { VmmDriver } from './drivers/driver.ts';
+import type { FailedPhase } from './phase.ts';
+import { isFinalView } from './watch.ts';
+
+export interface Situation {
+  readonly driver: VmmDriver;
+  readonly source: SourceAgent;
+  readonly destination: DestinationAgent;
+  readonly vmId: string;
+  /** Undefined: not registered. */
+  readonly generation: number | undefined;
+  /** Undefined: not started. */
+  readonly migrationId: string | undefined;
+  /** Asked to pause; it may have. */
+  readonly sourcePaused: boolean;
+  /** The destination's VMM was told to start the guest; it may have. */
+  readonly handedOver: boolean;
+  /** The driver is sure that it did not. */
+  readonly neverRan: boolean;
+  /** We were told to stop. */
+  readonly aborted: boolean;
+  warn(message: string): void;
+}
+
+export interface Aftermath {
+  readonly outcome: FailedPhase;
+  readonly advice: string;
+}
+
+/** The guest is waiting: a dead agent must not keep it. */
+const UNWIND_TIMEOUT_MS = 3_000;
+const LIMITS = { timeoutMs: UNWIND_TIMEOUT_MS };
+
+type Where = Pick<Situation, 'destination' | 'migrationId'>;
+
+/** The destination's last word on the migration. */
+async function lastWord(s: Where): Promise<Migration | 'forgotten' | 'silent'> {
+  const { migrationId } = s;
+  if (migrationId === undefined) return 'silent';
+  try {
+    const { migration } = await s.destination.call((c, o) => c.get({ migrationId }, o), LIMITS);
+    return migration ?? 'silent';
+  } catch (error) {
+    return hasReason(error, ErrorReason.UNKNOWN_MIGRATION) ? 'forgotten' : 'silent';
+  }
+}
+
+/** Undefined: the destination does not say. */
+export async function lastView(s: Where): Promise<Migration | undefined> {
+  const word = await lastWord(s);
+  return typeof word === 'string' ? undefined : word;
+}
+
+function hasReason(error: unknown, reason: ErrorReason): boolean {
+  return error instanceof PagewakeError && error.reason === reason;
+}
+
+export async function unwind(s: Situation): Promise<Aftermath> {
+  if (s.handedOver && !(await isHarmless(s))) return leaveAsItIs(s);
+  return backToSource(s);
+}
+
+/** True: the destination's guest never ran, and cannot run any more. */
+async function isHarmless(s: Situation): Promise<boolean> {
+  // Without force the agent cancels only while no VMM has handed over its memory, and none may start before it has.
+  if (await cancel(s, false)) return true;
+  const view = await lastView(s);
+  if (view !== undefined && !isFinalView(view)) {
+    // An eager guest is told to run when every page is there; from then on the agent refuses to cancel, forced or not.
+    const mayForce = s.neverRan || view.mode === MigrationMode.EAGER;
+    return (mayForce && (await cancel(s, true))) || s.neverRan;
+  }
+  return s.neverRan || (view !== undefined && endedBeforeReady(view));
+}
+
+/**
+ * The agent gave up before it could say `ready`, without which no guest runs. Exported for its test.
+ */
+export function endedBeforeReady({ phase, mode, progress, faults }: Migration): boolean {
+  if (phase !== MigrationPhase.FAILED && phase !== MigrationPhase.CANCELLED) return false;
+  const touched = (faults?.total ?? 0n) + (progress?.pagesByFault ?? 0n) + (progress?.pagesByPrefetch ?? 0n);
+  // The filling clock starts before the lanes are given the memory, and that before `ready`.
+  if ((progress?.fillingMs ?? 0) === 0 && touched === 0n) return true;
+  return mode === MigrationMode.EAGER && progress !== undefined && progress.pagesPresent < progress.pagesTotal;
+}
+
+async function cancel(s: Situation, force: boolean): Promise<boolean> {
+  const { migrationId } = s;
+  if (migrationId === undefined) return true;
+  try {
+    await s.destination.call((c, o) => c.cancel({ migrationId, force }, o), LIMITS);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function backToSource(s: Situation): Promise<Aftermath> {
+  if (s.sourcePaused) {
+    await stopServing(s);
+    const stuck = await resume(s.driver);
+    if (stuck !== undefined) {
+      return {
+        outcome: 'failed-source-paused',
+        advice: `the guest is still paused on the source, with nothing lost; resume it there by hand: ${stuck}`,
+      };
+    }
+  }
+  const { generation, migrationId, vmId } = s;
+  if (migrationId !== undefined && !(await cancel(s, false))) {
+    const view = await lastView(s);
+    if (view !== undefined && !isFinalView(view))
+      s.warn(`migration ${migrationId} could not be cancelled on the destination`);
+  }
+  if (generation !== undefined) {
+    await s.source
+      .call((c, o) => c.release({ vmId, generation, force: true }, o), LIMITS)
+      .catch((error: unknown) => {
+        if (!hasReason(error, ErrorReason.UNKNOWN_VM))
+          s.warn(`the source agent still knows VM ${vmId}: ${messageOf(error)}`);
+      });
+  }
+  return {
+    outcome: 'failed-source-runs',
+    advice: s.driver.hasSourceGuest ? 'the guest runs on on the source' : 'the snapshot is as it was',
+  };
+}
+
+/** Before the guest writes to its memory again, nobody may take that memory for the paused one's. */
+async function stopServing(s: Situation): Promise<void> {
+  const { vmId, generation } = s;
+  if (generation === undefined) return;
+  try {
+    await s.source.call((c, o) => c.setPaused({ vmId, generation, paused: false }, o), LIMITS);
+  } catch (error) {
+    // Pages went out to a destination that never ran them: the agent cannot know that, we do.
+    const forced = s.source.call((c, o) => c.release({ vmId, generation, force: true }, o), LIMITS);
+    await forced.catch((again: unknown) => {
+      if (!hasReason(again, ErrorReason.UNKNOWN_VM))
+        s.warn(`the source agent was not told that VM ${vmId} runs again: ${messageOf(error)}`);
+    });
+  }
+}
+
+/** Undefined: it runs. */
+async function resume(driver: VmmDriver): Promise<string | undefined> {
+  try {
+    await driver.resumeSource();
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/** The guest may have run on the destination: never two of them. */
+export async function leaveAsItIs(s: Situation): Promise<Aftermath> {
+  const view = await lastWord(s);
+  const id = s.migrationId ?? '';
+  const rest = s.driver.hasSourceGuest
+    ? 'the source stays paused, with its memory as it was at the move: resume it only once the destination VMM is certainly gone, and what the guest did since is lost'
+    : 'the snapshot is as it was';
+  if (view === 'silent') {
+    return {
+      outcome: 'failed-unknown',
+      advice: `the migration may be going on: look at the destination (pagewake status ${id}); ${rest}`,
+    };
+  }
+  if (view === 'forgotten') {
+    return {
+      outcome: 'failed-guest-lost',
+      advice: `the destination agent was started anew, so nobody brings the guest there its missing pages: end its VMM; ${rest}`,
+    };
+  }
+  if (view.phase === MigrationPhase.FAILED || view.phase === MigrationPhase.CANCELLED) {
+    return { outcome: 'failed-guest-lost', advice: `end the destination VMM; ${rest}` };
+  }
+  if (s.aborted && view.phase !== MigrationPhase.COMPLETED) {
+    return { outcome: 'detached', advice: `the migration goes on by itself; follow it with: pagewake watch ${id}` };
+  }
+  const how = view.phase === MigrationPhase.COMPLETED ? 'holds every page of the guest' : 'goes on with the migration';
+  return {
+    outcome: 'failed-unknown',
+    advice: `the destination ${how}: see whether its VMM runs the guest (pagewake status ${id}); ${rest}`,
+  };
+}
