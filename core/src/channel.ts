@@ -34,9 +34,10 @@ export function parseVmmMessage(line: string): VmmMessage {
     throw new HandshakeError(`a message on the VMM channel is not JSON: ${JSON.stringify(line.slice(0, 60))}`);
   }
   const result = vmmMessage.safeParse(value);
-  if (!result.success)
-    throw new HandshakeError(`a message on the VMM channel: ${result.error.issues[0]?.message ?? 'not known'}`);
-  return result.data;
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const path = issue?.path.length ? `${issue.path.join('.')}: ` : '';
+  throw new HandshakeError(`a message on the VMM channel: ${path}${issue?.message ?? 'not known'}`);
 }
 
 /**
@@ -54,7 +55,8 @@ export class LineSplitter {
   push(text: string): string[] {
     const parts = (this.#rest + text).split('\n');
     this.#rest = parts.pop() ?? '';
-    if (this.#rest.length > this.#maxBytes) throw new HandshakeError(`a line is longer than ${this.#maxBytes} bytes`);
+    if ([...parts, this.#rest].some((line) => line.length > this.#maxBytes))
+      throw new HandshakeError(`a line is longer than ${this.#maxBytes} bytes`);
     return parts.filter((line) => line.trim() !== '');
   }
 }

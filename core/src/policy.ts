@@ -54,6 +54,7 @@ export function callForZero(origin: FaultOrigin, memory: MemoryTraits): ContentC
 
 /** The call that installs a run that nobody waits for. */
 export function callForPrefetch(memory: MemoryTraits, trapped: boolean): ContentCall {
-  if (!trapped) return memory.file === 'guest-memfd' ? 'store' : 'write';
+  // Neither a guest_memfd nor a file on hugetlbfs can be written; both can be stored to through a mapping.
+  if (!trapped) return memory.file === 'guest-memfd' || memory.huge ? 'store' : 'write';
   return canWrite(memory) ? 'write' : 'copy';
 }
