@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { HandshakeError, parseHandshake } from './handshake.ts';
+
+const K4 = 4096;
+const M2 = 2 * 1024 * 1024;
+const BASE = 0x7f00_0000_0000;
+
+const region = { base_host_virt_addr: BASE, size: 8 * K4, offset: 0, page_size: K4 };
+const own = {
+  protocol: 'pagewake/1',
+  vm: 'demo',
+  regions: [region],
+  fds: ['uffd', 'memfd'],
+  registered: ['missing'],
+  vcpus: [4711, 4712],
+};
+
+const parse = (value: unknown, descriptorCount = 2) => parseHandshake(JSON.stringify(value), descriptorCount);
+const refuses = (value: unknown, message: RegExp, descriptorCount = 2): void =>
+  assert.throws(
+    () => parse(value, descriptorCount),
+    (error) => error instanceof HandshakeError && message.test(error.message),
+    String(message),
+  );
+
+test('our own handshake is read whole', () => {
+  const offer = parse({ ...own, registered: ['missing', 'minor'] });
+  assert.equal(offer.dialect, 'pagewake/1');
+  assert.equal(offer.vmId, 'demo');
+  assert.deepEqual(offer.descriptors, ['uffd', 'memfd']);
+  assert.deepEqual([offer.missing, offer.minor], [true, true]);
+  assert.deepEqual(offer.vcpuThreads, [4711, 4712]);
+  assert.equal(offer.layout.regions[0]?.address, BASE);
+  assert.equal(offer.layout.regions[0]?.fileOffset, 0);
+});
+
+test('file_offset is the offset unless it is given, and vcpus may be absent', () => {
+  const second = { ...region, base_host_virt_addr: BASE + M2, offset: 8 * K4 };
+  const { vcpus: _, ...rest } = own;
+  const offer = parse({ ...rest, regions: [region, { ...second, file_offset: M2 }] });
+  assert.deepEqual(
+    offer.layout.regions.map((r) => r.fileOffset),
+    [0, M2],
+  );
+  assert.equal(parse({ ...rest, regions: [region, second] }).layout.regions[1]?.fileOffset, 8 * K4);
+  assert.deepEqual(offer.vcpuThreads, []);
+});
+
+test('memory that cannot be trapped comes with its file alone', () => {
+  const offer = parse({ ...own, fds: ['guest_memfd'], registered: [] }, 1);
+  assert.deepEqual([offer.missing, offer.minor], [false, false]);
+  assert.deepEqual(offer.descriptors, ['guest_memfd']);
+});
+
+const { vm: _vm, ...withoutVm } = own;
+const BAD: readonly (readonly [law: string, value: unknown, message: RegExp, descriptors?: number])[] = [
+  ['a number', 5, /^the handshake: /],
+  ['null', null, /^the handshake: /],
+  ['another protocol', { ...own, protocol: 'pagewake/2' }, /^protocol: .*pagewake\/1/],
+  ['no vm', withoutVm, /^vm: /],
+  ['an empty vm', { ...own, vm: '' }, /^vm: /],
+  ['a vm that is no text', { ...own, vm: 7 }, /^vm: /],
+  ['regions that are no list', { ...own, regions: {} }, /^regions: /],
+  ['no regions', { ...own, regions: [] }, /no regions/],
+  [
+    'a region without an address',
+    { ...own, regions: [{ ...region, base_host_virt_addr: undefined }] },
+    /^regions\.0\.base_host_virt_addr: /,
+  ],
+  [
+    'an address as text',
+    { ...own, regions: [{ ...region, base_host_virt_addr: '0x7f' }] },
+    /^regions\.0\.base_host_virt_addr: /,
+  ],
+  [
+    'an address beyond 2^53',
+    { ...own, regions: [{ ...region, base_host_virt_addr: 2 ** 60 }] },
+    /^regions\.0\.base_host_virt_addr: /,
+  ],
+  ['a negative size', { ...own, regions: [{ ...region, size: -K4 }] }, /^regions\.0\.size: /],
+  ['half a byte of offset', { ...own, regions: [{ ...region, offset: 0.5 }] }, /^regions\.0\.offset: /],
+  [
+    'a region without page_size',
+    { ...own, regions: [{ ...region, page_size: undefined }] },
+    /^regions\.0\.page_size: /,
+  ],
+  [
+    'page_size_kib, which our own dialect has not',
+    { ...own, regions: [{ ...region, page_size_kib: 4 }] },
+    /^regions\.0: .*page_size_kib/,
+  ],
+  [
+    'a page size that is not possible',
+    { ...own, regions: [{ ...region, page_size: 1024 }] },
+    /region 0: page size 1024/,
+  ],
+  ['a file_offset off the page', { ...own, regions: [{ ...region, file_offset: 1 }] }, /region 0: file_offset 1 /],
+  ['the second region wrong', { ...own, regions: [region, { ...region, size: 'x' }] }, /^regions\.1\.size: /],
+  ['a descriptor of no known kind', { ...own, fds: ['uffd', 'socket'] }, /^fds\.1: /],
+  ['the same descriptor twice', { ...own, fds: ['uffd', 'uffd'] }, /^fds names a descriptor twice$/],
+  ['fewer descriptors than named', own, /^fds names 2 descriptors, 1 came with the message$/, 1],
+  ['more descriptors than named', own, /^fds names 2 descriptors, 3 came with the message$/, 3],
+  ['none where two are named', own, /^fds names 2 descriptors, 0 came/, 0],
+  ['a mode of no known kind', { ...own, registered: ['wp'] }, /^registered\.0: /],
+  ['modes without a uffd', { ...own, fds: ['memfd'] }, /^registered names modes, but no uffd came over$/, 1],
+  ['a vCPU thread of 0', { ...own, vcpus: [0] }, /^vcpus\.0: /],
+  ['vcpus that are no list', { ...own, vcpus: 4711 }, /^vcpus: /],
+  ['a field that does not exist', { ...own, memory: 1 }, /memory/],
+  ['firecracker: no size', [{ base_host_virt_addr: BASE, offset: 0, page_size: K4 }], /^0\.size: /, 1],
+  ['firecracker: a negative offset', [{ ...region, offset: -1 }], /^0\.offset: /, 1],
+  [
+    'firecracker: no page size at all',
+    [{ ...region, page_size: undefined }],
+    /^region 0: neither page_size nor page_size_kib is there$/,
+    1,
+  ],
+  ['firecracker: no regions', [], /no regions/, 1],
+  ['firecracker: a gap', [{ ...region, offset: K4 }], /region 0: offset is 4096/, 1],
+  [
+    'firecracker: no descriptor',
+    [region],
+    /^0 descriptors came with a Firecracker handshake; it has one, the userfaultfd$/,
+    0,
+  ],
+  ['firecracker: two descriptors', [region], /^2 descriptors came with a Firecracker handshake/, 2],
+];
+
+for (const [law, value, message, descriptors] of BAD)
+  test(`refused, with the field's name: ${law}`, () => refuses(value, message, descriptors));
+
+test('what is no JSON is quoted, and cut short', () => {
+  assert.throws(
+    () => parseHandshake('GET / HTTP/1.1', 0),
+    (error) => error instanceof HandshakeError && /is not JSON.*"GET \/ HTTP/.test(error.message),
+  );
+  assert.throws(
+    () => parseHandshake('x'.repeat(100_000), 0),
+    (error) => error instanceof HandshakeError && error.message.length < 200,
+  );
+});
+
+test("Firecracker's array: missing faults alone, no name, one uffd, the image's offsets", () => {
+  const offer = parse([{ ...region, page_size_kib: K4, is_new: true }], 1);
+  assert.equal(offer.dialect, 'firecracker');
+  assert.equal(offer.vmId, undefined);
+  assert.deepEqual(offer.descriptors, ['uffd']);
+  assert.deepEqual([offer.missing, offer.minor], [true, false]);
+  assert.deepEqual(offer.vcpuThreads, []);
+});
+
+test('page_size_kib is in bytes despite its name', () => {
+  const { page_size: __, ...old } = region;
+  const offer = parse([{ ...old, size: 2 * M2, page_size_kib: M2 }], 1);
+  assert.equal(offer.layout.regions[0]?.pageSizeBytes, M2);
+  assert.equal(offer.layout.pageCount, 2);
+});
+
+test('page_size goes before page_size_kib', () => {
+  const offer = parse([{ ...region, page_size: K4, page_size_kib: M2 }], 1);
+  assert.equal(offer.layout.regions[0]?.pageSizeBytes, K4);
+});
