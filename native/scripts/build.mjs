@@ -12,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findNode } from './node-headers.mjs';
 
+const SOURCE_FOLDERS = ['src', 'test/fixture'];
 const room = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(join(room, 'package.json'));
 const sanitize = process.argv.includes('--sanitize');
@@ -34,8 +35,8 @@ function nodeOrFail() {
 }
 
 function sources() {
-  const listed = readdirSync(join(room, 'src'), { recursive: true }).map((name) => join('src', String(name)));
-  return ['binding.gyp', ...listed.filter((name) => /\.(cc|h)$/.test(name)).sort()];
+  const listed = SOURCE_FOLDERS.flatMap((folder) => readdirSync(join(room, folder)).map((name) => join(folder, name)));
+  return ['binding.gyp', ...listed.filter((name) => /\.(cc|h)$/.test(name)).sort((a, b) => (a < b ? -1 : 1))];
 }
 
 function stamp(node) {
@@ -75,8 +76,10 @@ const started = Date.now();
 if (sanitize) {
   // node-gyp always builds into ./build: a copy of the sources beside keeps the two builds apart.
   mkdirSync(output, { recursive: true });
-  rmSync(join(output, 'src'), { recursive: true, force: true });
-  cpSync(join(room, 'src'), join(output, 'src'), { recursive: true });
+  for (const folder of SOURCE_FOLDERS) {
+    rmSync(join(output, folder), { recursive: true, force: true });
+    cpSync(join(room, folder), join(output, folder), { recursive: true, preserveTimestamps: true });
+  }
   cpSync(join(room, 'binding.gyp'), join(output, 'binding.gyp'));
 }
 rmSync(stampPath, { force: true });

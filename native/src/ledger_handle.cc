@@ -48,7 +48,9 @@ Napi::Function LedgerHandle::define(Napi::Env env) {
 // (ledger): a handle of a ledger that exists: an External of create(), or the number of one.
 LedgerHandle::LedgerHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LedgerHandle>(info) {
   if (info[0].IsExternal()) {
-    ledger_ = *info[0].As<Napi::External<std::shared_ptr<Ledger>>>().Data();
+    // Moved: the External lives until it is collected, and must not keep the ledger alive as long.
+    ledger_ = std::move(*info[0].As<Napi::External<std::shared_ptr<Ledger>>>().Data());
+    if (require_open(info) == nullptr) return;
     id_ = ledgers::add(ledger_);
     return;
   }

@@ -109,7 +109,11 @@ bool MemoryFile::require_open(const Napi::CallbackInfo& info, const char* call) 
 // Memory does not grow: an offset past the end is a mistake, and pwrite() would quietly make the file longer.
 bool MemoryFile::require_inside(const Napi::CallbackInfo& info, uint64_t offset, uint64_t length) {
   if (offset <= knownSizeBytes_ && length <= knownSizeBytes_ - offset) return true;
-  // It may have grown, or been given its size, since it was last looked at.
+  return require_inside_now(info, offset, length);
+}
+
+// Looks at the size anew: where the answer would be wrong for a file that became shorter, whose end looks like a hole.
+bool MemoryFile::require_inside_now(const Napi::CallbackInfo& info, uint64_t offset, uint64_t length) {
   const int64_t size = file::size(fd_.get());
   knownSizeBytes_ = size > 0 ? static_cast<uint64_t>(size) : 0;
   Args args(info);
@@ -178,7 +182,7 @@ Napi::Value MemoryFile::data_runs(const Napi::CallbackInfo& info) {
   Args args(info);
   const uint64_t offset = args.whole(0, "offset");
   const uint64_t length = args.whole(1, "length");
-  if (!args || !require_open(info, "lseek") || !require_inside(info, offset, length)) return info.Env().Undefined();
+  if (!args || !require_open(info, "lseek") || !require_inside_now(info, offset, length)) return info.Env().Undefined();
   RunList runs;
   for (auto data = file::next_data(fd_.get(), offset, offset + length); data;
        data = file::next_data(fd_.get(), data->first + data->length, offset + length)) {
@@ -202,10 +206,7 @@ Napi::Value MemoryFile::through_mapping(const Napi::CallbackInfo& info, Call cal
   const std::span<uint8_t> bytes = args.slice(0, "bytes");
   const uint64_t offset = args.whole(3, "fileOffset");
   if (!args || !require_open(info, "mmap")) return info.Env().Undefined();
-  // Asked anew each time: past the end of a file that became shorter there is nothing to copy to.
-  const int64_t size = file::size(fd_.get());
-  knownSizeBytes_ = size > 0 ? static_cast<uint64_t>(size) : 0;
-  if (!require_inside(info, offset, bytes.size())) return info.Env().Undefined();
+  if (!require_inside_now(info, offset, bytes.size())) return info.Env().Undefined();
   const int error = mapping_.map(fd_.get(), knownSizeBytes_);
   return Napi::Number::New(info.Env(), encode(error != 0 ? stopped(call, error, 0) : transfer(bytes, offset)));
 }
@@ -227,7 +228,7 @@ Napi::Value MemoryFile::scan_zero_pages(const Napi::CallbackInfo& info) {
   const uint64_t length = args.whole(1, "length");
   const uint64_t pageSize = args.whole(2, "pageSizeBytes", UINT32_MAX);
   args.require(pageSize > 0 && length % (pageSize > 0 ? pageSize : 1) == 0, "length must be a whole number of pages");
-  if (!args || !require_open(info, "pread") || !require_inside(info, offset, length)) return info.Env().Undefined();
+  if (!args || !require_open(info, "pread") || !require_inside_now(info, offset, length)) return info.Env().Undefined();
   // A descriptor of its own: the file may be closed while the scan runs.
   auto fd = std::make_shared<UniqueFd>(fd_.duplicate());
   if (!fd->open()) {
@@ -245,6 +246,10 @@ Napi::Value MemoryFile::scan_zero_pages(const Napi::CallbackInfo& info) {
       scanner.zeros(at, first - at);
       if (!scanner.scan(first, end - first)) return;
       at = end;
+    }
+    const int64_t size = file::size(fd->get());
+    if (size < 0 || static_cast<uint64_t>(size) < offset + length) {
+      result.fail(EFAULT, "fstat", "the file became shorter during the scan: " + std::to_string(size) + " bytes");
     }
   });
 }

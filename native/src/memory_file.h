@@ -34,6 +34,7 @@ class MemoryFile : public Napi::ObjectWrap<MemoryFile> {
 
   bool require_open(const Napi::CallbackInfo& info, const char* call);
   bool require_inside(const Napi::CallbackInfo& info, uint64_t offset, uint64_t length);
+  bool require_inside_now(const Napi::CallbackInfo& info, uint64_t offset, uint64_t length);
   template <class Transfer>
   Napi::Value through_mapping(const Napi::CallbackInfo& info, Call call, Transfer transfer);
 

@@ -62,7 +62,9 @@ Population::Population(pid_t pid, const Mapping& mapping) : mapping_(mapping) {
     // Refused without CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE, and for what is no ordinary file: then everything is read.
     file_.reset(::open((folder + name).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     struct stat status{};
-    if (file_.open() && (::fstat(file_.get(), &status) != 0 || !S_ISREG(status.st_mode))) file_.reset();
+    // Past the end of the file there is no zero but a SIGBUS: that is for the reading to find.
+    const auto needed = static_cast<off_t>(mapping.fileOffset + (mapping.end - mapping.start));
+    if (file_.open() && (::fstat(file_.get(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_size < needed)) file_.reset();
   } else if (!mapping.shared && mapping.inode == 0) {
     pagemap_.reset(::open((folder + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC));
   }

@@ -31,8 +31,8 @@ export class ProcessMemory {
    * @returns pairs of first byte (from `address` on) and length in bytes, ascending and not touching
    * @throws NativeError (rejection) EFAULT: not mapped; EBUSY: registered with a userfaultfd, so not whole; ESRCH: exited
    */
-  scanZeroPages(address: number, length: number, pageSizeBytes: number): Promise<Float64Array> {
-    return this.#native.scanZeroPages(address, length, pageSizeBytes);
+  async scanZeroPages(address: number, length: number, pageSizeBytes: number): Promise<Float64Array> {
+    return await this.#native.scanZeroPages(address, length, pageSizeBytes);
   }
 
   /** False once it has exited, even while it is a zombie. */
