@@ -12,7 +12,9 @@ const before = modified();
 const make = spawnSync('make', [`-j${availableParallelism()}`], { cwd: room, encoding: 'utf8' });
 
 if (make.error) {
-  console.error(`testvmm: cannot run make (${make.error.message}); install make and a C++20 compiler (g++ 12 or later)`);
+  console.error(
+    `testvmm: cannot run make (${make.error.message}); install make and a C++20 compiler (g++ 12 or later)`,
+  );
   process.exitCode = 1;
 } else if (make.status !== 0) {
   console.error(`${make.stderr}testvmm: the build failed (the compiler's words are above)`);

@@ -30,7 +30,8 @@ void AgentChannel::handshake(const std::string &json, const std::vector<int> &fd
   memcpy(CMSG_DATA(head), fds.data(), fds.size() * sizeof(int));
   const ssize_t sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
   if (sent < 0) failErrno("handing memory to the agent");
-  if (sent != static_cast<ssize_t>(json.size())) fail("handing memory to the agent: %zd of %zu bytes taken", sent, json.size());
+  if (sent != static_cast<ssize_t>(json.size()))
+    fail("handing memory to the agent: %zd of %zu bytes taken", sent, json.size());
   std::thread([this] { readMessages(); }).detach(); // the channel lives as long as the program
 }
 
@@ -42,7 +43,8 @@ void AgentChannel::readMessages() {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
     buffer.append(chunk, static_cast<size_t>(n));
-    for (size_t end; (end = buffer.find('\n')) != std::string::npos; buffer.erase(0, end + 1)) onMessage(buffer.substr(0, end));
+    for (size_t end; (end = buffer.find('\n')) != std::string::npos; buffer.erase(0, end + 1))
+      onMessage(buffer.substr(0, end));
   }
   const std::unique_lock lock(mutex_);
   closed_ = true;
@@ -60,7 +62,9 @@ void AgentChannel::onMessage(const std::string &line) {
     return;
   }
   const std::string type = message["type"];
-  if (type == "failed") events::failNow(exit_code::memoryGone, message["reason"], "the agent cannot finish the migration: " + message["message"]);
+  if (type == "failed")
+    events::failNow(exit_code::memoryGone, message["reason"],
+                    "the agent cannot finish the migration: " + message["message"]);
   if (type != "ready" && type != "done" && type != "resolved") {
     events::print(JsonObject().add("event", "bad_message").add("message", "unknown type \"" + type + "\""));
     return;
@@ -81,7 +85,7 @@ void AgentChannel::waitReady(uint64_t timeoutMs) {
   std::unique_lock lock(mutex_);
   const bool told = changed_.wait_for(lock, std::chrono::milliseconds(timeoutMs), [this] { return ready_ || closed_; });
   if (ready_) return;
-  if (!told) fail("the agent did not say `ready` in %llu ms", static_cast<unsigned long long>(timeoutMs));
+  if (!told) fail("the agent did not say `ready` in %lu ms", timeoutMs);
   fail("the agent closed the channel before `ready`: it refused the handshake (its log says why)");
 }
 

@@ -1,4 +1,5 @@
-// The VMM's end of the VMM channel (docs/protocol.md): handshake with descriptors, then one JSON object a line both ways.
+// The VMM's end of the VMM channel (docs/protocol.md): handshake with descriptors, then one JSON object a line both
+// ways.
 #pragma once
 #include <condition_variable>
 #include <functional>

@@ -14,8 +14,7 @@ constexpr auto kBatchInterval = std::chrono::milliseconds(50);
 
 Balloon::Balloon(Machine &machine, uint64_t pages) : machine_(machine), pages_(pages) {
   const uint64_t area = machine.layout().balloon.pages * machine.layout().regions;
-  if (pages > area)
-    fail("--balloon %llu: the source's --balloon-area has %llu pages", static_cast<unsigned long long>(pages), static_cast<unsigned long long>(area));
+  if (pages > area) fail("--balloon %lu: the source's --balloon-area has %lu pages", pages, area);
 }
 
 void Balloon::start() {

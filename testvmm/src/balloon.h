@@ -1,5 +1,5 @@
-// A balloon that inflates during the migration: pages that held data on the source are given back on the destination, and from then on
-// must read as zeros, whatever the source still has and whenever the agent was about to install it.
+// A balloon that inflates during the migration: pages that held data on the source are given back on the destination,
+// and from then on must read as zeros, whatever the source still has and whenever the agent was about to install it.
 #pragma once
 #include <atomic>
 

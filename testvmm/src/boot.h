@@ -1,5 +1,5 @@
-// The boot slot: guest memory at GPA 0 that is always present and never under userfaultfd. Code, page tables, a context page and a
-// stack for each vCPU. Without KVM it is only the place of the contexts.
+// The boot slot: guest memory at GPA 0 that is always present and never under userfaultfd. Code, page tables, a context
+// page and a stack for each vCPU. Without KVM it is only the place of the contexts.
 #pragma once
 #include "config.h"
 #include "fd.h"
@@ -21,7 +21,9 @@ public:
   void writePageTables(const Layout &layout);
 
   uint8_t *data() const { return memory_.data(); }
-  GuestContext &context(uint64_t worker) const { return *reinterpret_cast<GuestContext *>(memory_.data() + contextGpa(worker)); }
+  GuestContext &context(uint64_t worker) const {
+    return *reinterpret_cast<GuestContext *>(memory_.data() + contextGpa(worker));
+  }
   static uint64_t contextGpa(uint64_t worker) { return kContexts + worker * kPageBytes; }
   static uint64_t stackTopGpa(uint64_t vcpu) { return kStacks + (vcpu + 1) * kPageBytes; }
   static uint64_t entryGpa();

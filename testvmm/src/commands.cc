@@ -66,7 +66,8 @@ Reply Commands::handle(const std::vector<std::string> &words) {
   if (command == "poke") {
     requireWords(words, 2, "poke OFFSET");
     if (!options_.testCommands) fail("poke spoils memory: start with --test-commands to allow it");
-    if (words[1].find_first_not_of("0123456789") != std::string::npos || words[1].size() > 18) fail("poke: OFFSET is a whole number of bytes");
+    if (words[1].find_first_not_of("0123456789") != std::string::npos || words[1].size() > 18)
+      fail("poke: OFFSET is a whole number of bytes");
     machine()->poke(std::stoull(words[1]));
     return {okObject().str()};
   }
@@ -80,7 +81,9 @@ std::string Commands::memory() {
   for (size_t i = 0; i < memory.regions(); i++) {
     JsonObject region;
     region.add("address", reinterpret_cast<uintptr_t>(memory.region(i))).add("size", memory.regionBytes());
-    region.add("offset", vm->layout().offset(i, 0)).add("page_size", memory.pageBytes()).add("gpa", vm->layout().gpa(i));
+    region.add("offset", vm->layout().offset(i, 0))
+        .add("page_size", memory.pageBytes())
+        .add("gpa", vm->layout().gpa(i));
     if (memory.file() >= 0) region.add("file_offset", vm->layout().offset(i, 0));
     regions.raw(region.str());
   }

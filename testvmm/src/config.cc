@@ -26,17 +26,20 @@ const char *nameOf(Pattern pattern) {
 }
 
 Layout layoutOf(const VmConfig &config) {
-  if (config.regions < 1 || config.regions > kMaxRegions) fail("--regions: 1 to %d, not %llu", static_cast<int>(kMaxRegions), static_cast<unsigned long long>(config.regions));
-  if (config.vcpus < 1 || config.vcpus > kMaxVcpus) fail("--vcpus: 1 to %d, not %llu", static_cast<int>(kMaxVcpus), static_cast<unsigned long long>(config.vcpus));
+  if (config.regions < 1 || config.regions > kMaxRegions)
+    fail("--regions: 1 to %d, not %lu", static_cast<int>(kMaxRegions), config.regions);
+  if (config.vcpus < 1 || config.vcpus > kMaxVcpus)
+    fail("--vcpus: 1 to %d, not %lu", static_cast<int>(kMaxVcpus), config.vcpus);
   if (config.ramBytes == 0 || config.ramBytes % (config.regions * config.pageBytes) != 0)
-    fail("--ram: %llu bytes is not a multiple of regions x page size (%llu)", static_cast<unsigned long long>(config.ramBytes),
-         static_cast<unsigned long long>(config.regions * config.pageBytes));
+    fail("--ram: %lu bytes is not a multiple of regions x page size (%lu)", config.ramBytes,
+         config.regions * config.pageBytes);
 
   Layout layout;
   layout.regions = config.regions;
   layout.regionBytes = config.ramBytes / config.regions;
   layout.regionPages = layout.regionBytes / kPageBytes;
-  if (layout.gpa(config.regions) > (240ull << 30)) fail("--ram: the regions end above 240 GiB of guest addresses; use less RAM or fewer regions");
+  if (layout.gpa(config.regions) > (240ull << 30))
+    fail("--ram: the regions end above 240 GiB of guest addresses; use less RAM or fewer regions");
 
   // An area that is wanted at all gets at least a page of each region.
   const auto perRegion = [&](uint64_t pages) { return pages == 0 ? 0 : std::max<uint64_t>(1, pages / config.regions); };
@@ -51,8 +54,9 @@ Layout layoutOf(const VmConfig &config) {
   layout.balloon = take(config.balloonBytes / kPageBytes);
   layout.zeroFill = take(config.zeroFillBytes / kPageBytes);
   if (next > layout.regionPages)
-    fail("--ram: too small: workload, io pages, balloon area and zero fill need %llu pages of each region, which has %llu",
-         static_cast<unsigned long long>(next), static_cast<unsigned long long>(layout.regionPages));
+    fail(
+        "--ram: too small: workload, io pages, balloon area and zero fill need %lu pages of each region, which has %lu",
+        next, layout.regionPages);
   layout.untouched = {next, layout.regionPages - next};
   if (layout.workload.pages * config.regions < config.vcpus) fail("--workload: needs at least one page (4K) a vCPU");
   return layout;

@@ -1,4 +1,5 @@
-// What a VM is made of, and where in its memory everything lies. Part of the state blob: both sides compute the same layout.
+// What a VM is made of, and where in its memory everything lies. Part of the state blob: both sides compute the same
+// layout.
 #pragma once
 #include <array>
 #include <string>

@@ -17,7 +17,8 @@ struct Reply {
 
 using CommandHandler = std::function<Reply(const std::vector<std::string> &words)>;
 
-/** Binds; throws Failure if the path cannot be used. A stale socket of a dead program is replaced, a live one is not. */
+/** Binds; throws Failure if the path cannot be used. A stale socket of a dead program is replaced, a live one is not.
+ */
 Fd listenControl(const std::string &path);
 /** Accepts on a thread of its own for the life of the program. The handler is called by several threads. */
 void serveControl(Fd listener, CommandHandler handler);

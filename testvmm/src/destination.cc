@@ -13,13 +13,18 @@ VmConfig Destination::configFor(const Options &options, const SavedState &state)
     config.memory = *options.memory;
   else if (options.handshake == Handshake::firecracker)
     config.memory = MemoryKind::anon;
-  if (config.memory != MemoryKind::memfd && config.pageBytes != kPageBytes) fail("2 MiB pages: only with --memory memfd on both sides");
+  if (config.memory != MemoryKind::memfd && config.pageBytes != kPageBytes)
+    fail("2 MiB pages: only with --memory memfd on both sides");
   if (config.kvm && options.noKvm) fail("the state is of a KVM guest: it cannot go on with --no-kvm");
-  if (options.stage2Exit && !config.kvm) fail("--stage2 exit: the state is of plain threads, which have no stage-2 faults");
+  if (options.stage2Exit && !config.kvm)
+    fail("--stage2 exit: the state is of plain threads, which have no stage-2 faults");
   const bool traps = config.memory != MemoryKind::guestMemfd;
-  if (!traps && (options.stage2Exit || options.balloonPages != 0 || options.registerMinor || options.handshake == Handshake::firecracker))
-    fail("guest_memfd cannot be trapped: --register, --stage2 exit, --balloon and --handshake firecracker do not apply");
-  if (options.registerMinor && config.memory == MemoryKind::anon) fail("--register missing,minor: anonymous memory has no minor faults");
+  if (!traps && (options.stage2Exit || options.balloonPages != 0 || options.registerMinor ||
+                 options.handshake == Handshake::firecracker))
+    fail(
+        "guest_memfd cannot be trapped: --register, --stage2 exit, --balloon and --handshake firecracker do not apply");
+  if (options.registerMinor && config.memory == MemoryKind::anon)
+    fail("--register missing,minor: anonymous memory has no minor faults");
   return config;
 }
 
@@ -57,7 +62,10 @@ std::string Destination::handshakeJson() const {
   if (options_.registerMinor) registered.raw("\"minor\"");
   for (const pid_t tid : machine_->vcpuThreads()) vcpus.raw(std::to_string(tid));
   JsonObject out;
-  out.add("protocol", "pagewake/1").add("vm", machine_->config().name).raw("regions", regions.str()).raw("fds", fds.str());
+  out.add("protocol", "pagewake/1")
+      .add("vm", machine_->config().name)
+      .raw("regions", regions.str())
+      .raw("fds", fds.str());
   return out.raw("registered", registered.str()).raw("vcpus", vcpus.str()).str() + "\n";
 }
 
@@ -81,8 +89,8 @@ void Destination::onDone() {
 }
 
 void Destination::makeAccessible(const Stage2Fault &fault) const {
-  // With MINOR registered the page in the cache is not enough: KVM's own lookup would take a minor fault that a user-mode-only
-  // userfaultfd does not serve. A read from here takes it in user mode, where it is served.
+  // With MINOR registered the page in the cache is not enough: KVM's own lookup would take a minor fault that a
+  // user-mode-only userfaultfd does not serve. A read from here takes it in user mode, where it is served.
   if (!options_.registerMinor) return;
   const volatile uint8_t *const page = machine_->memory().page(fault.region, fault.page);
   static_cast<void>(*page);

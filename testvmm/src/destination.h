@@ -1,4 +1,5 @@
-// The destination role: builds a VM from a state blob with its RAM empty, hands the RAM to the agent, lets the guest go on.
+// The destination role: builds a VM from a state blob with its RAM empty, hands the RAM to the agent, lets the guest go
+// on.
 #pragma once
 #include <memory>
 
@@ -13,7 +14,8 @@ class Destination {
 public:
   /** Builds the VM and connects to the agent; throws Failure while nothing is handed over yet. */
   Destination(const Options &options, const SavedState &state, const std::string &agentPath);
-  /** Handshake, `ready`, vCPUs run; returns when they were let go (CLOCK_MONOTONIC). Failing here is final for the VM. */
+  /** Handshake, `ready`, vCPUs run; returns when they were let go (CLOCK_MONOTONIC). Failing here is final for the VM.
+   */
   long long handOverAndRun();
   std::shared_ptr<Machine> machine() const { return machine_; }
   std::string statsJson() const;

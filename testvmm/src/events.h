@@ -15,7 +15,8 @@ void print(const JsonObject &event);
 /** As `print`, but dropped where the reader of our stdout is slow: a full pipe must not stall a vCPU. */
 void printHeartbeat(const JsonObject &event);
 
-/** Waits a second for another thread that knows better why memory is gone to end the program. Safe in a signal handler. */
+/** Waits a second for another thread that knows better why memory is gone to end the program. Safe in a signal handler.
+ */
 void waitForReason();
 /** Ends the program from any thread, at once: a thread that waits for a page that will not come cannot be joined. */
 [[noreturn]] void exitNow(int code);

@@ -1,8 +1,9 @@
-// The guest. This one function is copied into the boot slot and run by vCPUs at CPL 3 in long mode; the I/O thread, and plain threads
-// where there is no KVM, call it in place. Hence: no call, no global, no constant in memory (the Makefile checks), and every
-// access to the context volatile, for the host reads it at any time.
+// The guest. This one function is copied into the boot slot and run by vCPUs at CPL 3 in long mode; the I/O thread, and
+// plain threads where there is no KVM, call it in place. Hence: no call, no global, no constant in memory (the Makefile
+// checks), and every access to the context volatile, for the host reads it at any time.
 //
-// Pass 0 fills; pass k = 1, 2, ... visits every owned page once in random order, requires version k-1, writes version k.
+// Pass 0 fills; pass k = 1, 2, ... visits every owned page once in random order, requires version k-1, writes version
+// k.
 #include "pattern.h"
 
 #define GUEST_CODE [[gnu::section("guest_code")]]
@@ -67,7 +68,8 @@ TESTVMM_INLINE void rewrite(Context *c, PagePlace at, uint64_t version) {
   for (uint64_t i = 0; i < kWordsPerPage; i++) words[i] = content.next();
 }
 
-/** Holes are read through a window that grows with time, so that at any later moment some were never touched by anybody. */
+/** Holes are read through a window that grows with time, so that at any later moment some were never touched by
+ * anybody. */
 TESTVMM_INLINE void readZeroPage(Context *c, uint64_t chance) {
   const uint64_t filled = c->zeroFillPages * c->regions, untouched = c->untouchedPages * c->regions;
   const uint64_t window = (c->heartbeats + 1) * 64;

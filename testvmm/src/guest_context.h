@@ -1,5 +1,6 @@
-// What the guest and its host share: one page per worker (a vCPU, or the I/O thread), inside the boot slot, never under userfaultfd.
-// The page is the whole memory of the workload besides registers and stack, so saving it saves the guest's place.
+// What the guest and its host share: one page per worker (a vCPU, or the I/O thread), inside the boot slot, never under
+// userfaultfd. The page is the whole memory of the workload besides registers and stack, so saving it saves the guest's
+// place.
 #pragma once
 #include <cstdint>
 
@@ -34,7 +35,8 @@ struct GuestContext {
   /** Address of each region as this worker sees it: GPA in a guest, HVA on a thread. */
   uint64_t regionBase[kMaxRegions];
   uint64_t regionPages;
-  /** The area whose pages it owns: `areaPages` pages of each region, from page `areaFirst` on; every `stride`th from `first`. */
+  /** The area whose pages it owns: `areaPages` pages of each region, from page `areaFirst` on; every `stride`th from
+   * `first`. */
   uint64_t areaFirst, areaPages, first, stride, ownedPages;
   /** Zero area: pages filled with explicit zeros, then pages that nobody ever wrote, per region. */
   uint64_t zeroFillFirst, zeroFillPages, untouchedFirst, untouchedPages, regions;

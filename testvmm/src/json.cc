@@ -62,14 +62,16 @@ private:
     return at_ < text_.size() ? text_[at_] : '\0';
   }
   void expect(char c) {
-    if (peek() != c) fail("not a flat JSON object at byte %zu: %.*s", at_, static_cast<int>(text_.size()), text_.data());
+    if (peek() != c)
+      fail("not a flat JSON object at byte %zu: %.*s", at_, static_cast<int>(text_.size()), text_.data());
     at_++;
   }
   std::string value() {
     if (peek() == '"') return string();
     const size_t start = at_;
     while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '}') {
-      if (text_[at_] == '{' || text_[at_] == '[') fail("a nested value is not expected: %.*s", static_cast<int>(text_.size()), text_.data());
+      if (text_[at_] == '{' || text_[at_] == '[')
+        fail("a nested value is not expected: %.*s", static_cast<int>(text_.size()), text_.data());
       at_++;
     }
     return std::string(text_.substr(start, at_ - start));

@@ -35,7 +35,8 @@ private:
   std::string body_;
 };
 
-/** The scalar members of one flat object: strings unescaped, everything else as written. Throws Failure on what is not JSON. */
+/** The scalar members of one flat object: strings unescaped, everything else as written. Throws Failure on what is not
+ * JSON. */
 std::map<std::string, std::string> parseFlatObject(std::string_view line);
 
 } // namespace testvmm

@@ -10,7 +10,8 @@
 
 namespace testvmm {
 
-/** struct kvm_cpuid2: in C++ some headers give its flexible array an empty member of size 1, which changes size and ioctl number. */
+/** struct kvm_cpuid2: in C++ some headers give its flexible array an empty member of size 1, which changes size and
+ * ioctl number. */
 struct CpuidHead {
   uint32_t entries, padding;
 };

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
-
 #include "failure.h"
 #include "kvm_uapi.h"
 
@@ -49,17 +48,17 @@ void KvmVm::mapMemory(const BootSlot &boot, const GuestMemory &memory, const Lay
       slot.userspace_addr = address;
       rc = ioctl(vm_.get(), KVM_SET_USER_MEMORY_REGION, &slot);
     }
-    if (rc != 0) failErrno("memslot of region %llu (%s)", static_cast<unsigned long long>(i), nameOf(memory.kind()));
+    if (rc != 0) failErrno("memslot of region %lu (%s)", i, nameOf(memory.kind()));
   }
 }
 
 Fd KvmVm::createVcpu(uint64_t index) const {
   Fd vcpu(ioctl(vm_.get(), KVM_CREATE_VCPU, index));
-  if (!vcpu) failErrno("KVM_CREATE_VCPU %llu", static_cast<unsigned long long>(index));
+  if (!vcpu) failErrno("KVM_CREATE_VCPU %lu", index);
   Cpuid cpuid{};
   cpuid.head.entries = Cpuid::kMaxEntries;
   if (ioctl(kvm_.get(), kGetSupportedCpuid, &cpuid) != 0 || ioctl(vcpu.get(), kSetCpuid2, &cpuid) != 0)
-    failErrno("CPUID of vCPU %llu", static_cast<unsigned long long>(index));
+    failErrno("CPUID of vCPU %lu", index);
   return vcpu;
 }
 
@@ -78,19 +77,20 @@ VcpuRegisters initialRegisters(int vcpuFd, uint64_t vcpu) {
   s.tr.present = 1, s.tr.type = 11;
   s.cr0 = 0x80050033; // PG AM WP NE ET MP PE
   s.cr3 = BootSlot::kPml4;
-  s.cr4 = 1u << 5;  // PAE
-  s.efer = 0xd01;   // NXE LMA LME SCE
+  s.cr4 = 1u << 5; // PAE
+  s.efer = 0xd01;  // NXE LMA LME SCE
   out.regs = {};
   out.regs.rip = BootSlot::entryGpa();
   out.regs.rdi = BootSlot::contextGpa(vcpu);
   out.regs.rsp = BootSlot::stackTopGpa(vcpu) - 8; // as after a call: 8 below a multiple of 16
-  out.regs.rflags = 0x3202; // IOPL 3: `out` is legal at CPL 3
+  out.regs.rflags = 0x3202;                       // IOPL 3: `out` is legal at CPL 3
   return out;
 }
 
 VcpuRegisters readRegisters(int vcpuFd) {
   VcpuRegisters out{};
-  if (ioctl(vcpuFd, KVM_GET_REGS, &out.regs) != 0 || ioctl(vcpuFd, KVM_GET_SREGS, &out.sregs) != 0) failErrno("reading a vCPU's registers");
+  if (ioctl(vcpuFd, KVM_GET_REGS, &out.regs) != 0 || ioctl(vcpuFd, KVM_GET_SREGS, &out.sregs) != 0)
+    failErrno("reading a vCPU's registers");
   return out;
 }
 

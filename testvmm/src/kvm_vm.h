@@ -1,5 +1,5 @@
-// A KVM virtual machine and the registers that start its vCPUs in long mode at CPL 3, where the test guest runs at full speed even under
-// a nested KVM that emulates ring 0.
+// A KVM virtual machine and the registers that start its vCPUs in long mode at CPL 3, where the test guest runs at full
+// speed even under a nested KVM that emulates ring 0.
 #pragma once
 #include <linux/kvm.h>
 

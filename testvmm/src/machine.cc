@@ -46,7 +46,8 @@ void Machine::build(const SavedState *state) {
       workers_.push_back(std::move(vcpu));
     } else {
       const std::string name = io ? "io" : text("vcpu%d", static_cast<int>(i));
-      workers_.push_back(std::make_unique<ThreadWorker>(name, context, io ? config_.ioRate : config_.vcpuRate, observer));
+      workers_.push_back(
+          std::make_unique<ThreadWorker>(name, context, io ? config_.ioRate : config_.vcpuRate, observer));
     }
     workers_.back()->start();
   }
@@ -63,7 +64,8 @@ void Machine::adoptContext(GuestContext &context, uint64_t worker) {
 }
 
 void Machine::restore(const SavedState &state) {
-  for (const auto &[index, content] : state.bootPages) memcpy(boot_.data() + index * kPageBytes, content.data(), kPageBytes);
+  for (const auto &[index, content] : state.bootPages)
+    memcpy(boot_.data() + index * kPageBytes, content.data(), kPageBytes);
   for (const uint64_t index : state.givenBack) givenBack_[index] = true;
   for (size_t i = 0; i < vcpus_.size(); i++) writeRegisters(vcpus_[i]->fd(), state.registers[i]);
   for (size_t i = 0; i < workers_.size(); i++) {
@@ -79,8 +81,8 @@ void Machine::fillAtStart() {
   const GuestContext &c = boot_.context(0);
   for (uint64_t region = 0; region < layout_.regions; region++) {
     const Area &zero = layout_.zeroFill, &balloon = layout_.balloon;
-    // Allocating ahead what the guest will fill anyway takes its first pass from 3.2 s to 0.6 s (1 GiB guest, nested KVM). A kernel
-    // without the call (before 5.14) only makes it slower.
+    // Allocating ahead what the guest will fill anyway takes its first pass from 3.2 s to 0.6 s (1 GiB guest, nested
+    // KVM). A kernel without the call (before 5.14) only makes it slower.
     madvise(memory_->page(region, layout_.workload.first), layout_.workload.pages * kPageBytes, kMadvPopulateWrite);
     memset(memory_->page(region, zero.first), 0, zero.pages * kPageBytes);
     for (uint64_t page = balloon.first; page < balloon.first + balloon.pages; page++) {
@@ -114,8 +116,8 @@ long long Machine::pause() {
   std::string late;
   for (auto &worker : workers_)
     if (!worker->waitParked(deadline))
-      late += text(" %s (page %llu of region %llu)", worker->name().c_str(), static_cast<unsigned long long>(worker->context().touchPage),
-                   static_cast<unsigned long long>(worker->context().touchRegion));
+      late += text(" %s (page %lu of region %lu)", worker->name().c_str(), worker->context().touchPage,
+                   worker->context().touchRegion);
   if (!late.empty()) {
     for (auto &worker : workers_) worker->resume();
     fail("not paused in 10 s, going on; waiting for a page that was not served:%s", late.c_str());
@@ -127,7 +129,9 @@ long long Machine::pause() {
 
 std::unique_lock<std::timed_mutex> Machine::lockBalloon() {
   std::unique_lock lock(balloonMutex_, std::chrono::seconds(kVerifyStallBudgetSeconds));
-  if (!lock) fail("the balloon has waited %d s for a userfaultfd event to be read: is the agent alive?", kVerifyStallBudgetSeconds);
+  if (!lock)
+    fail("the balloon has waited %d s for a userfaultfd event to be read: is the agent alive?",
+         kVerifyStallBudgetSeconds);
   return lock;
 }
 
@@ -165,8 +169,10 @@ VerifyResult Machine::verify() {
   std::thread([plan = std::move(plan), memory = memory_.get(), progress, promise] {
     promise->set_value(verifyMemory(plan, *memory, *progress));
   }).detach();
-  for (uint64_t seen = ~0ull; done.wait_for(std::chrono::seconds(kVerifyStallBudgetSeconds)) != std::future_status::ready;) {
-    if (*progress == seen) fail("verification waits for page %llu of its walk: not served in %d s", static_cast<unsigned long long>(seen), kVerifyStallBudgetSeconds);
+  for (uint64_t seen = ~0ull;
+       done.wait_for(std::chrono::seconds(kVerifyStallBudgetSeconds)) != std::future_status::ready;) {
+    if (*progress == seen)
+      fail("verification waits for page %lu of its walk: not served in %d s", seen, kVerifyStallBudgetSeconds);
     seen = *progress;
   }
   VerifyResult result = done.get();
@@ -175,13 +181,14 @@ VerifyResult Machine::verify() {
 }
 
 void Machine::poke(uint64_t offset) {
-  if (offset >= config_.ramBytes) fail("poke: offset %llu is outside the image of %llu bytes", static_cast<unsigned long long>(offset), static_cast<unsigned long long>(config_.ramBytes));
+  if (offset >= config_.ramBytes) fail("poke: offset %lu is outside the image of %lu bytes", offset, config_.ramBytes);
   __atomic_fetch_xor(memory_->region(offset / layout_.regionBytes) + offset % layout_.regionBytes, 1, __ATOMIC_SEQ_CST);
 }
 
 uint64_t Machine::lowestVcpuPass() const {
   uint64_t lowest = ~0ull;
-  for (uint64_t i = 0; i < config_.vcpus; i++) lowest = std::min<uint64_t>(lowest, workers_[i]->context().position >> kPassShift);
+  for (uint64_t i = 0; i < config_.vcpus; i++)
+    lowest = std::min<uint64_t>(lowest, workers_[i]->context().position >> kPassShift);
   return lowest;
 }
 
@@ -199,7 +206,8 @@ bool Machine::giveBackBalloonPage(uint64_t index) {
 }
 
 void Machine::onFilled(Worker &) {
-  if (++filledWorkers_ == workers_.size()) events::print(JsonObject().add("event", "filled").add("at_ns", monotonicNs()));
+  if (++filledWorkers_ == workers_.size())
+    events::print(JsonObject().add("event", "filled").add("at_ns", monotonicNs()));
 }
 
 void Machine::onWrongPage(Worker &worker) {
@@ -225,8 +233,13 @@ std::string Machine::statsJson() const {
     const long long sinceNs = h.lastNs == 0 ? 0 : monotonicNs() - h.lastNs;
     JsonObject one;
     one.add("vcpu", c.worker).add("tid", worker.tid()).add("work", c.work).add("pass", c.position >> kPassShift);
-    one.add("filled", c.filled != 0).add("zero_reads", c.zeroReads).add("wrong", c.wrong).add("heartbeats", c.heartbeats);
-    one.addMs("since_heartbeat_ms", sinceNs).addMs("longest_gap_ms", h.longestGapNs).addMs("longest_gap_since_load_ms", h.longestGapSinceLoadNs);
+    one.add("filled", c.filled != 0)
+        .add("zero_reads", c.zeroReads)
+        .add("wrong", c.wrong)
+        .add("heartbeats", c.heartbeats);
+    one.addMs("since_heartbeat_ms", sinceNs)
+        .addMs("longest_gap_ms", h.longestGapNs)
+        .addMs("longest_gap_since_load_ms", h.longestGapSinceLoadNs);
     if (h.moveGapNs >= 0) one.addMs("move_gap_ms", h.moveGapNs);
     wrong += c.wrong;
     if (i < config_.vcpus)
@@ -235,7 +248,11 @@ std::string Machine::statsJson() const {
       io = one.str();
   }
   for (const KvmVcpu *vcpu : vcpus_) stage2 += vcpu->stage2Faults();
-  out.add("ok", true).add("state", running_ ? "running" : "paused").add("kvm", config_.kvm).add("filled", filled()).add("wrong", wrong);
+  out.add("ok", true)
+      .add("state", running_ ? "running" : "paused")
+      .add("kvm", config_.kvm)
+      .add("filled", filled())
+      .add("wrong", wrong);
   out.add("stage2_faults", stage2).raw("vcpus", vcpus.str()).raw("io", io);
   return out.str();
 }

@@ -1,5 +1,5 @@
-// A VM: memory, vCPUs and I/O thread, and what can be done to the whole: run, pause, save, verify. Its methods are called by one
-// thread at a time, except `statsJson` and `givenBack*`.
+// A VM: memory, vCPUs and I/O thread, and what can be done to the whole: run, pause, save, verify. Its methods are
+// called by one thread at a time, except `statsJson` and `givenBack*`.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -46,7 +46,8 @@ public:
   /** The pass that the slowest vCPU is in. */
   uint64_t lowestVcpuPass() const;
 
-  /** Balloon: marks a page as given back and drops it; false if it was already. Held off while `verify` or `save` look. */
+  /** Balloon: marks a page as given back and drops it; false if it was already. Held off while `verify` or `save` look.
+   */
   bool giveBackBalloonPage(uint64_t index);
   PagePlace balloonPage(uint64_t index) const;
 

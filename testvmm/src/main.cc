@@ -22,7 +22,8 @@ void putHex(char *line, uintptr_t value) {
 /** A poisoned page, or one lost from a truncated file: say where and end; nothing can be put in its place. */
 void onSigbus(int, siginfo_t *info, void *) {
   char line[] = "testvmm: SIGBUS at 0x0000000000000000: this page of guest memory is poisoned or gone\n";
-  char event[] = "{\"event\":\"failed\",\"reason\":\"SIGBUS\",\"message\":\"guest memory at 0x0000000000000000 is poisoned or gone\"}\n";
+  char event[] = "{\"event\":\"failed\",\"reason\":\"SIGBUS\",\"message\":\"guest memory at 0x0000000000000000 is "
+                 "poisoned or gone\"}\n";
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   putHex(line, address);
   putHex(event, address);
@@ -39,7 +40,7 @@ void prepareSignals(sigset_t &ending) {
   sigaddset(&ending, SIGINT);
   sigprocmask(SIG_BLOCK, &ending, nullptr); // every thread inherits it: only sigwait below takes them
   signal(SIGPIPE, SIG_IGN);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = onSigbus;
   action.sa_flags = SA_SIGINFO;
   sigaction(SIGBUS, &action, nullptr);
@@ -51,7 +52,7 @@ void announce(const Options &options) {
   const char *const roles[] = {"source", "destination", "snapshot"};
   JsonObject event;
   event.add("event", "started").add("role", roles[static_cast<int>(options.role)]).add("pid", getpid()).add("kvm", kvm);
-  event.add("note", kvm              ? "the guest runs on KVM vCPUs"
+  event.add("note", kvm             ? "the guest runs on KVM vCPUs"
                     : options.noKvm ? "--no-kvm: the workload runs on plain threads"
                                     : "/dev/kvm cannot be used: the workload runs on plain threads");
   events::print(event);
@@ -84,7 +85,8 @@ int run(Options options) {
     commands->setMachine(machine);
     machine->resume();
   }
-  serveControl(std::move(listener), [commands](const std::vector<std::string> &words) { return commands->handle(words); });
+  serveControl(std::move(listener),
+               [commands](const std::vector<std::string> &words) { return commands->handle(words); });
   events::print(JsonObject().add("event", "listening").add("control", options.control));
   int signalNumber = 0;
   sigwait(&ending, &signalNumber);

@@ -20,7 +20,7 @@ Fd openMemfd(const VmConfig &config) {
   Fd fd(memfd_create("guest-ram", MFD_CLOEXEC | huge));
   if (!fd) failErrno("memfd_create");
   if (ftruncate(fd.get(), static_cast<off_t>(config.ramBytes)) != 0)
-    failErrno("memory file of %llu bytes", static_cast<unsigned long long>(config.ramBytes));
+    failErrno("memory file of %lu bytes", config.ramBytes);
   return fd;
 }
 
@@ -33,14 +33,16 @@ Fd openGuestMemfd(const VmConfig &config, int vm) {
   create.flags = kGuestMemfdMmap | kGuestMemfdInitShared;
   Fd fd(ioctl(vm, kCreateGuestMemfd, &create));
   if (!fd && errno == EINVAL)
-    fail("--memory guest_memfd: this kernel's guest_memfd cannot be mapped (flags MMAP | INIT_SHARED: EINVAL; Linux 6.18 or later can)");
-  if (!fd) failErrno("KVM_CREATE_GUEST_MEMFD of %llu bytes", static_cast<unsigned long long>(config.ramBytes));
+    fail("--memory guest_memfd: this kernel's guest_memfd cannot be mapped (flags MMAP | INIT_SHARED: EINVAL; Linux "
+         "6.18 or later can)");
+  if (!fd) failErrno("KVM_CREATE_GUEST_MEMFD of %lu bytes", config.ramBytes);
   return fd;
 }
 
 } // namespace
 
-GuestMemory::GuestMemory(const VmConfig &config, const Layout &layout, int vm) : kind_(config.memory), pageBytes_(config.pageBytes) {
+GuestMemory::GuestMemory(const VmConfig &config, const Layout &layout, int vm)
+    : kind_(config.memory), pageBytes_(config.pageBytes) {
   if (kind_ == MemoryKind::memfd) file_ = openMemfd(config);
   if (kind_ == MemoryKind::guestMemfd) file_ = openGuestMemfd(config, vm);
   for (uint64_t i = 0; i < layout.regions; i++) {
@@ -48,8 +50,8 @@ GuestMemory::GuestMemory(const VmConfig &config, const Layout &layout, int vm) :
     const off_t offset = file_ ? static_cast<off_t>(i * layout.regionBytes) : 0;
     void *address = mmap(nullptr, layout.regionBytes, PROT_READ | PROT_WRITE, flags, file_.get(), offset);
     if (address == MAP_FAILED && config.pageBytes != kPageBytes)
-      failErrno("mapping region %llu: not enough free huge pages? (vm.nr_hugepages)", static_cast<unsigned long long>(i));
-    if (address == MAP_FAILED) failErrno("mapping region %llu", static_cast<unsigned long long>(i));
+      failErrno("mapping region %lu: not enough free huge pages? (vm.nr_hugepages)", i);
+    if (address == MAP_FAILED) failErrno("mapping region %lu", i);
     regions_.emplace_back(address, layout.regionBytes);
     // A destination's anonymous memory comes page by page; a huge page made out of one fault would hide the others.
     if (!file_) madvise(address, layout.regionBytes, MADV_NOHUGEPAGE);

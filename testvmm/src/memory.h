@@ -1,4 +1,5 @@
-// Guest RAM: one memory file (or anonymous memory), mapped region by region. Offsets in the file equal offsets in the image.
+// Guest RAM: one memory file (or anonymous memory), mapped region by region. Offsets in the file equal offsets in the
+// image.
 #pragma once
 #include <vector>
 
@@ -20,7 +21,8 @@ public:
   uint8_t *page(uint64_t region, uint64_t page) const { return regions_[region].data() + page * kPageBytes; }
   size_t regions() const { return regions_.size(); }
   uint64_t regionBytes() const { return regions_[0].bytes(); }
-  /** Gives pages back: they read as zeros from now on. Blocks until a userfaultfd with EVENT_REMOVE has had the event read. */
+  /** Gives pages back: they read as zeros from now on. Blocks until a userfaultfd with EVENT_REMOVE has had the event
+   * read. */
   void giveBack(uint64_t region, uint64_t page) const;
 
 private:

@@ -7,7 +7,13 @@
 namespace testvmm {
 namespace {
 
-enum Roles : unsigned { forSource = 1, forDestination = 2, forSnapshot = 4, forVm = forSource | forSnapshot, forAll = 7 };
+enum Roles : unsigned {
+  forSource = 1,
+  forDestination = 2,
+  forSnapshot = 4,
+  forVm = forSource | forSnapshot,
+  forAll = 7
+};
 
 struct Option {
   const char *name;
@@ -31,16 +37,21 @@ uint64_t size(const std::string &option, const std::string &value) {
   const size_t unit = value.find_first_not_of("0123456789");
   const std::string suffix = unit == std::string::npos ? "" : value.substr(unit);
   unsigned shift = 0;
-  if (suffix == "K") shift = 10;
-  else if (suffix == "M") shift = 20;
-  else if (suffix == "G") shift = 30;
-  else if (!suffix.empty()) usage(option + ": a size is a number with K, M or G, not \"" + value + "\"");
+  if (suffix == "K")
+    shift = 10;
+  else if (suffix == "M")
+    shift = 20;
+  else if (suffix == "G")
+    shift = 30;
+  else if (!suffix.empty())
+    usage(option + ": a size is a number with K, M or G, not \"" + value + "\"");
   const uint64_t units = number(option, value.substr(0, unit));
   if (units > (1ull << 42) >> shift) usage(option + ": " + value + " is beyond any guest here");
   return units << shift;
 }
 
-template <typename T> T oneOf(const std::string &option, const std::string &value, const std::vector<std::pair<const char *, T>> &choices) {
+template <typename T>
+T oneOf(const std::string &option, const std::string &value, const std::vector<std::pair<const char *, T>> &choices) {
   std::string names;
   for (const auto &[name, choice] : choices) {
     if (value == name) return choice;
@@ -51,41 +62,75 @@ template <typename T> T oneOf(const std::string &option, const std::string &valu
 
 const std::vector<Option> &table() {
   static const std::vector<Option> options = {
-      {"--control", "PATH", forSource | forDestination, "Unix socket for commands (below); required", [](Options &o, auto &v) { o.control = v; }},
-      {"--vm", "NAME", forAll, "name in the handshake (default testvmm; a destination takes it from the state)", [](Options &o, auto &v) { o.vmName = v; }},
+      {"--control", "PATH", forSource | forDestination, "Unix socket for commands (below); required",
+       [](Options &o, auto &v) { o.control = v; }},
+      {"--vm", "NAME", forAll, "name in the handshake (default testvmm; a destination takes it from the state)",
+       [](Options &o, auto &v) { o.vmName = v; }},
       {"--memory", "KIND", forAll, "memfd (default), anon, guest_memfd; a destination may differ from its source",
        [](Options &o, auto &v) {
-         o.memory = oneOf<MemoryKind>("--memory", v, {{"memfd", MemoryKind::memfd}, {"anon", MemoryKind::anon}, {"guest_memfd", MemoryKind::guestMemfd}});
+         o.memory = oneOf<MemoryKind>(
+             "--memory", v,
+             {{"memfd", MemoryKind::memfd}, {"anon", MemoryKind::anon}, {"guest_memfd", MemoryKind::guestMemfd}});
        }},
-      {"--no-kvm", nullptr, forAll, "run the workload on plain threads even where /dev/kvm is", [](Options &o, auto &) { o.noKvm = true; }},
-      {"--quiet-heartbeats", nullptr, forAll, "no heartbeat events on stdout", [](Options &o, auto &) { o.quietHeartbeats = true; }},
-      {"--test-commands", nullptr, forSource | forDestination, "allow the control command `poke`", [](Options &o, auto &) { o.testCommands = true; }},
-      {"--ram", "SIZE", forVm, "guest RAM, e.g. 1G (default)", [](Options &o, auto &v) { o.vm.ramBytes = size("--ram", v); }},
-      {"--workload", "SIZE", forVm, "RAM that the vCPUs fill, verify and rewrite (default 640M)", [](Options &o, auto &v) { o.vm.workloadBytes = size("--workload", v); }},
+      {"--no-kvm", nullptr, forAll, "run the workload on plain threads even where /dev/kvm is",
+       [](Options &o, auto &) { o.noKvm = true; }},
+      {"--quiet-heartbeats", nullptr, forAll, "no heartbeat events on stdout",
+       [](Options &o, auto &) { o.quietHeartbeats = true; }},
+      {"--test-commands", nullptr, forSource | forDestination, "allow the control command `poke`",
+       [](Options &o, auto &) { o.testCommands = true; }},
+      {"--ram", "SIZE", forVm, "guest RAM, e.g. 1G (default)",
+       [](Options &o, auto &v) { o.vm.ramBytes = size("--ram", v); }},
+      {"--workload", "SIZE", forVm, "RAM that the vCPUs fill, verify and rewrite (default 640M)",
+       [](Options &o, auto &v) { o.vm.workloadBytes = size("--workload", v); }},
       {"--vcpus", "N", forVm, "1 (default) to 62", [](Options &o, auto &v) { o.vm.vcpus = number("--vcpus", v); }},
-      {"--regions", "N", forVm, "RAM in 1 (default) to 8 regions of equal size, with holes between", [](Options &o, auto &v) { o.vm.regions = number("--regions", v); }},
+      {"--regions", "N", forVm, "RAM in 1 (default) to 8 regions of equal size, with holes between",
+       [](Options &o, auto &v) { o.vm.regions = number("--regions", v); }},
       {"--page-size", "BYTES", forVm, "host pages: 4096 (default) or 2097152 (hugetlb memfd)",
-       [](Options &o, auto &v) { o.vm.pageBytes = oneOf<uint64_t>("--page-size", v, {{"4096", 4096}, {"2097152", 2097152}}); }},
-      {"--seed", "N", forVm, "key of the pattern (default 1)", [](Options &o, auto &v) { o.vm.seed = number("--seed", v); }},
-      {"--pattern", "KIND", forVm, "random (default), text (LZ4 shrinks it about 3 times), zero-heavy (80 % of pages zero)",
        [](Options &o, auto &v) {
-         o.vm.pattern = oneOf<Pattern>("--pattern", v, {{"random", Pattern::random}, {"text", Pattern::text}, {"zero-heavy", Pattern::zeroHeavy}});
+         o.vm.pageBytes = oneOf<uint64_t>("--page-size", v, {{"4096", 4096}, {"2097152", 2097152}});
        }},
-      {"--vcpu-rate", "N", forVm, "pages a second of each vCPU (default 0: as fast as it can)", [](Options &o, auto &v) { o.vm.vcpuRate = number("--vcpu-rate", v); }},
-      {"--io-pages", "N", forVm, "4 KiB pages that the I/O thread works on from user space (default 4096; 0: no such thread)", [](Options &o, auto &v) { o.vm.ioPages = number("--io-pages", v); }},
-      {"--io-rate", "N", forVm, "pages a second of the I/O thread (default 2000; 0: as fast as it can)", [](Options &o, auto &v) { o.vm.ioRate = number("--io-rate", v); }},
-      {"--zero-fill", "SIZE", forVm, "RAM written with zeros at start; the rest of RAM is never written (default 0)", [](Options &o, auto &v) { o.vm.zeroFillBytes = size("--zero-fill", v); }},
-      {"--balloon-area", "SIZE", forVm, "RAM written at start and never again, for --balloon (default 0)", [](Options &o, auto &v) { o.vm.balloonBytes = size("--balloon-area", v); }},
+      {"--seed", "N", forVm, "key of the pattern (default 1)",
+       [](Options &o, auto &v) { o.vm.seed = number("--seed", v); }},
+      {"--pattern", "KIND", forVm,
+       "random (default), text (LZ4 shrinks it about 3 times), zero-heavy (80 % of pages zero)",
+       [](Options &o, auto &v) {
+         o.vm.pattern =
+             oneOf<Pattern>("--pattern", v,
+                            {{"random", Pattern::random}, {"text", Pattern::text}, {"zero-heavy", Pattern::zeroHeavy}});
+       }},
+      {"--vcpu-rate", "N", forVm, "pages a second of each vCPU (default 0: as fast as it can)",
+       [](Options &o, auto &v) { o.vm.vcpuRate = number("--vcpu-rate", v); }},
+      {"--io-pages", "N", forVm,
+       "4 KiB pages that the I/O thread works on from user space (default 4096; 0: no such thread)",
+       [](Options &o, auto &v) { o.vm.ioPages = number("--io-pages", v); }},
+      {"--io-rate", "N", forVm, "pages a second of the I/O thread (default 2000; 0: as fast as it can)",
+       [](Options &o, auto &v) { o.vm.ioRate = number("--io-rate", v); }},
+      {"--zero-fill", "SIZE", forVm, "RAM written with zeros at start; the rest of RAM is never written (default 0)",
+       [](Options &o, auto &v) { o.vm.zeroFillBytes = size("--zero-fill", v); }},
+      {"--balloon-area", "SIZE", forVm, "RAM written at start and never again, for --balloon (default 0)",
+       [](Options &o, auto &v) { o.vm.balloonBytes = size("--balloon-area", v); }},
       {"--register", "MODES", forDestination, "userfaultfd modes: missing (default) or missing,minor",
-       [](Options &o, auto &v) { o.registerMinor = oneOf<bool>("--register", v, {{"missing", false}, {"missing,minor", true}}); }},
-      {"--handshake", "KIND", forDestination, "pagewake (default) or firecracker (bare array, one userfaultfd, anonymous memory unless --memory says else)",
-       [](Options &o, auto &v) { o.handshake = oneOf<Handshake>("--handshake", v, {{"pagewake", Handshake::pagewake}, {"firecracker", Handshake::firecracker}}); }},
-      {"--stage2", "HOW", forDestination, "trap (default): stage-2 faults reach the userfaultfd; exit: KVM exits, asked for on the channel",
+       [](Options &o, auto &v) {
+         o.registerMinor = oneOf<bool>("--register", v, {{"missing", false}, {"missing,minor", true}});
+       }},
+      {"--handshake", "KIND", forDestination,
+       "pagewake (default) or firecracker (bare array, one userfaultfd, anonymous memory unless --memory says else)",
+       [](Options &o, auto &v) {
+         o.handshake = oneOf<Handshake>("--handshake", v,
+                                        {{"pagewake", Handshake::pagewake}, {"firecracker", Handshake::firecracker}});
+       }},
+      {"--stage2", "HOW", forDestination,
+       "trap (default): stage-2 faults reach the userfaultfd; exit: KVM exits, asked for on the channel",
        [](Options &o, auto &v) { o.stage2Exit = oneOf<bool>("--stage2", v, {{"trap", false}, {"exit", true}}); }},
-      {"--balloon", "N", forDestination, "after resuming give N pages of the balloon area back and require zeros (default 0)", [](Options &o, auto &v) { o.balloonPages = number("--balloon", v); }},
-      {"--ready-timeout", "MS", forDestination, "how long `load` waits for the agent's `ready` (default 120000)", [](Options &o, auto &v) { o.readyTimeoutMs = number("--ready-timeout", v); }},
-      {"--out", "FILE", forSnapshot, "memory image to write; the state goes to FILE.state; required", [](Options &o, auto &v) { o.out = v; }},
-      {"--passes", "N", forSnapshot, "passes over the workload before the snapshot, the filling included (default 2)", [](Options &o, auto &v) { o.passes = number("--passes", v); }},
+      {"--balloon", "N", forDestination,
+       "after resuming give N pages of the balloon area back and require zeros (default 0)",
+       [](Options &o, auto &v) { o.balloonPages = number("--balloon", v); }},
+      {"--ready-timeout", "MS", forDestination, "how long `load` waits for the agent's `ready` (default 120000)",
+       [](Options &o, auto &v) { o.readyTimeoutMs = number("--ready-timeout", v); }},
+      {"--out", "FILE", forSnapshot, "memory image to write; the state goes to FILE.state; required",
+       [](Options &o, auto &v) { o.out = v; }},
+      {"--passes", "N", forSnapshot, "passes over the workload before the snapshot, the filling included (default 2)",
+       [](Options &o, auto &v) { o.passes = number("--passes", v); }},
   };
   return options;
 }
@@ -133,12 +178,16 @@ void applyCommon(Options &o) {
 void requireCombination(const Options &o) {
   if (o.role == Role::snapshot && o.out.empty()) usage("snapshot: --out FILE is required");
   if (o.role != Role::snapshot && o.control.empty()) usage("--control PATH is required");
-  if (o.vm.pageBytes != kPageBytes && o.vm.memory != MemoryKind::memfd) usage("--page-size 2097152: only with --memory memfd");
+  if (o.vm.pageBytes != kPageBytes && o.vm.memory != MemoryKind::memfd)
+    usage("--page-size 2097152: only with --memory memfd");
   if (o.vm.pageBytes != kPageBytes && o.vm.balloonBytes != 0) usage("--balloon-area: only with --page-size 4096");
-  if (o.handshake == Handshake::firecracker && o.registerMinor) usage("--handshake firecracker registers MISSING only: leave --register out");
-  if (o.handshake == Handshake::firecracker && o.stage2Exit) usage("--handshake firecracker has no messages: --stage2 exit cannot work");
+  if (o.handshake == Handshake::firecracker && o.registerMinor)
+    usage("--handshake firecracker registers MISSING only: leave --register out");
+  if (o.handshake == Handshake::firecracker && o.stage2Exit)
+    usage("--handshake firecracker has no messages: --stage2 exit cannot work");
   if (o.stage2Exit && o.noKvm) usage("--stage2 exit: plain threads have no stage-2 faults");
-  if (o.registerMinor && o.memory == MemoryKind::anon) usage("--register missing,minor: anonymous memory has no minor faults");
+  if (o.registerMinor && o.memory == MemoryKind::anon)
+    usage("--register missing,minor: anonymous memory has no minor faults");
   if (o.memory == MemoryKind::guestMemfd && (o.registerMinor || o.stage2Exit || o.balloonPages != 0))
     usage("--memory guest_memfd cannot be trapped: --register, --stage2 exit and --balloon do not apply");
   if (o.memory == MemoryKind::guestMemfd && o.handshake == Handshake::firecracker)
@@ -150,7 +199,8 @@ void requireCombination(const Options &o) {
 std::string helpText() {
   std::string out = kHead;
   for (const Option &option : table()) {
-    const std::string left = std::string(option.name) + (option.argument != nullptr ? std::string(" ") + option.argument : "");
+    const std::string left =
+        std::string(option.name) + (option.argument != nullptr ? std::string(" ") + option.argument : "");
     std::string roles;
     for (const auto &[bit, letter] : {std::pair{forSource, 'S'}, {forDestination, 'D'}, {forSnapshot, 'N'}})
       roles += (option.roles & bit) != 0 ? letter : ' ';
@@ -162,13 +212,17 @@ std::string helpText() {
 Options parseOptions(const std::vector<std::string> &args) {
   if (args.empty()) usage("a role is needed: source, destination or snapshot");
   Options out;
-  out.role = oneOf<Role>("role", args[0], {{"source", Role::source}, {"destination", Role::destination}, {"snapshot", Role::snapshot}});
-  const unsigned role = out.role == Role::source ? forSource : out.role == Role::destination ? forDestination : forSnapshot;
+  out.role = oneOf<Role>("role", args[0],
+                         {{"source", Role::source}, {"destination", Role::destination}, {"snapshot", Role::snapshot}});
+  const unsigned role = out.role == Role::source        ? forSource
+                        : out.role == Role::destination ? forDestination
+                                                        : forSnapshot;
   for (size_t i = 1; i < args.size(); i++) {
     const Option *const option = find(args[i]);
     if (option == nullptr) usage("unknown option " + args[i]);
     if ((option->roles & role) == 0) usage(args[i] + " does not apply to " + args[0]);
-    if (option->argument != nullptr && i + 1 >= args.size()) usage(args[i] + " needs a value (" + option->argument + ")");
+    if (option->argument != nullptr && i + 1 >= args.size())
+      usage(args[i] + " needs a value (" + option->argument + ")");
     option->set(out, option->argument != nullptr ? args[++i] : std::string());
   }
   applyCommon(out);

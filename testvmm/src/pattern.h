@@ -1,6 +1,6 @@
-// What a page holds, and in which order a pass visits pages: pure functions, compiled into both the guest and its host, so that
-// neither keeps a table. A page's words follow from (key, page number in the image, version); the version that it must have
-// follows from how far its owner's pass has come.
+// What a page holds, and in which order a pass visits pages: pure functions, compiled into both the guest and its host,
+// so that neither keeps a table. A page's words follow from (key, page number in the image, version); the version that
+// it must have follows from how far its owner's pass has come.
 #pragma once
 #include "guest_context.h"
 
@@ -21,7 +21,8 @@ struct PageWords {
 
   TESTVMM_INLINE PageWords(uint64_t theKey, uint64_t thePattern, uint64_t page, uint64_t version)
       : x(mix(theKey ^ mix(page * 0x9e3779b97f4a7c15ull + version))), key(theKey), pattern(thePattern) {
-    // 80 % of (page, version) pairs of the zero-heavy pattern are all zeros; zero to zero is no change, so nothing is missed.
+    // 80 % of (page, version) pairs of the zero-heavy pattern are all zeros; zero to zero is no change, so nothing is
+    // missed.
     const bool zero = version == kNoVersion || (pattern == static_cast<uint64_t>(Pattern::zeroHeavy) && x % 5 != 0);
     if (zero) pattern = kNoVersion;
   }
@@ -49,7 +50,8 @@ private:
   }
 };
 
-/** The order of one pass: every number below 2^bits once (full-period LCG, then a bijective scramble); skip what is >= pages. */
+/** The order of one pass: every number below 2^bits once (full-period LCG, then a bijective scramble); skip what is >=
+ * pages. */
 struct PassOrder {
   uint64_t mask, multiplier, increment, start, odd;
   unsigned shift;

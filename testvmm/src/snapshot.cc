@@ -17,7 +17,8 @@ bool isZero(const uint8_t *page) {
   return true;
 }
 
-/** Holes of the memory file stay holes, zeros that were written stay written; memory without a file has its zero pages left out. */
+/** Holes of the memory file stay holes, zeros that were written stay written; memory without a file has its zero pages
+ * left out. */
 uint64_t writeImage(const std::string &path, const Machine &vm) {
   const Fd out(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!out || ftruncate(out.get(), static_cast<off_t>(vm.config().ramBytes)) != 0) failErrno("--out %s", path.c_str());
@@ -30,7 +31,8 @@ uint64_t writeImage(const std::string &path, const Machine &vm) {
       if (!data.holds(imagePage)) continue;
       const uint8_t *const content = vm.memory().page(region, page);
       if (!data.known() && isZero(content)) continue;
-      if (pwrite(out.get(), content, kPageBytes, static_cast<off_t>(layout.offset(region, page))) != static_cast<ssize_t>(kPageBytes))
+      if (pwrite(out.get(), content, kPageBytes, static_cast<off_t>(layout.offset(region, page))) !=
+          static_cast<ssize_t>(kPageBytes))
         failErrno("--out %s", path.c_str());
       written++;
     }

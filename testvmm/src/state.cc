@@ -76,7 +76,7 @@ constexpr uint64_t kMaxItems = 1u << 20;
 template <typename Io, typename T, typename F> void listField(Io &io, std::vector<T> &list, F &&each) {
   uint64_t size = list.size();
   io.field(size);
-  if (size > kMaxItems) fail("it claims a list of %llu items", static_cast<unsigned long long>(size));
+  if (size > kMaxItems) fail("it claims a list of %lu items", size);
   list.resize(size);
   for (T &item : list) each(item);
 }
@@ -87,8 +87,8 @@ template <typename Io> void fields(Io &io, SavedState &s) {
   numberField(io, c.memory);
   numberField(io, c.kvm);
   numberField(io, c.pattern);
-  for (uint64_t *v : {&c.pageBytes, &c.ramBytes, &c.regions, &c.vcpus, &c.seed, &c.workloadBytes, &c.ioPages, &c.ioRate, &c.vcpuRate,
-                      &c.zeroFillBytes, &c.balloonBytes})
+  for (uint64_t *v : {&c.pageBytes, &c.ramBytes, &c.regions, &c.vcpus, &c.seed, &c.workloadBytes, &c.ioPages, &c.ioRate,
+                      &c.vcpuRate, &c.zeroFillBytes, &c.balloonBytes})
     io.field(*v);
   numberField(io, s.pausedAtNs);
   listField(io, s.workers, [&](SavedWorker &w) {
@@ -107,17 +107,20 @@ template <typename Io> void fields(Io &io, SavedState &s) {
 void requireConsistent(const SavedState &s) {
   const Layout layout = layoutOf(s.config);
   const uint64_t workers = s.config.vcpus + (layout.io.pages > 0 ? 1 : 0);
-  if (s.workers.size() != workers) fail("it has %zu workers where its configuration has %llu", s.workers.size(), static_cast<unsigned long long>(workers));
-  if (s.registers.size() != (s.config.kvm ? s.config.vcpus : 0)) fail("it has registers of %zu vCPUs", s.registers.size());
+  if (s.workers.size() != workers)
+    fail("it has %zu workers where its configuration has %lu", s.workers.size(), workers);
+  if (s.registers.size() != (s.config.kvm ? s.config.vcpus : 0))
+    fail("it has registers of %zu vCPUs", s.registers.size());
   for (const auto &[index, content] : s.bootPages)
-    if (index >= BootSlot::kBytes / kPageBytes || content.size() != kPageBytes) fail("it has a boot page that does not fit");
+    if (index >= BootSlot::kBytes / kPageBytes || content.size() != kPageBytes)
+      fail("it has a boot page that does not fit");
   for (const uint64_t index : s.givenBack)
     if (index >= layout.balloon.pages * layout.regions) fail("it names a balloon page that does not exist");
 }
 
 std::string readFile(const std::string &path) {
   const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  struct stat info {};
+  struct stat info{};
   if (!fd || fstat(fd.get(), &info) != 0) failErrno("state blob %s", path.c_str());
   std::string bytes(static_cast<size_t>(info.st_size), '\0');
   if (read(fd.get(), bytes.data(), bytes.size()) != info.st_size) failErrno("reading state blob %s", path.c_str());
@@ -145,13 +148,15 @@ SavedState readState(const std::string &path) {
   if (bytes.size() < sizeof header) fail("state blob %s: too short (%zu bytes) to be one", path.c_str(), bytes.size());
   memcpy(&header, bytes.data(), sizeof header);
   const std::string body = bytes.substr(sizeof header);
-  if (header.magic != kMagic) fail("state blob %s: not a state blob of testvmm (save one with `save PATH`)", path.c_str());
+  if (header.magic != kMagic)
+    fail("state blob %s: not a state blob of testvmm (save one with `save PATH`)", path.c_str());
   if (header.version != kVersion)
-    fail("state blob %s: version %llu, this program reads version %llu", path.c_str(), static_cast<unsigned long long>(header.version),
-         static_cast<unsigned long long>(kVersion));
+    fail("state blob %s: version %lu, this program reads version %lu", path.c_str(), header.version, kVersion);
   if (header.bodyBytes != body.size())
-    fail("state blob %s: %zu bytes where its header says %llu: it was cut or grew", path.c_str(), body.size(), static_cast<unsigned long long>(header.bodyBytes));
-  if (header.checksum != checksum(body)) fail("state blob %s: checksum mismatch: it was damaged; save and copy it again", path.c_str());
+    fail("state blob %s: %zu bytes where its header says %lu: it was cut or grew", path.c_str(), body.size(),
+         header.bodyBytes);
+  if (header.checksum != checksum(body))
+    fail("state blob %s: checksum mismatch: it was damaged; save and copy it again", path.c_str());
   SavedState state;
   try {
     Reader reader(body);

@@ -16,7 +16,8 @@ Fd openUffd(bool userModeOnly) {
   const int flags = O_CLOEXEC | O_NONBLOCK;
   Fd fd(static_cast<int>(syscall(SYS_userfaultfd, flags | (userModeOnly ? static_cast<int>(kUffdUserModeOnly) : 0))));
   if (fd) return fd;
-  // Without CAP_SYS_PTRACE (and vm.unprivileged_userfaultfd=0) the device, if permitted, still gives one that sees kernel faults.
+  // Without CAP_SYS_PTRACE (and vm.unprivileged_userfaultfd=0) the device, if permitted, still gives one that sees
+  // kernel faults.
   const int error = errno;
   const Fd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
   if (device) fd = Fd(ioctl(device.get(), kDevUserfaultfdNew, flags));
@@ -46,11 +47,14 @@ uint64_t wantedFeatures(const GuestMemory &memory, const UffdOptions &options) {
   if (options.eventRemove) wanted.push_back({UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE"});
   if (huge) wanted.push_back({UFFD_FEATURE_MISSING_HUGETLBFS, "MISSING_HUGETLBFS"});
   if (shared && !huge) wanted.push_back({UFFD_FEATURE_MISSING_SHMEM, "MISSING_SHMEM"});
-  if (options.minor) wanted.push_back(huge ? Feature{UFFD_FEATURE_MINOR_HUGETLBFS, "MINOR_HUGETLBFS"} : Feature{UFFD_FEATURE_MINOR_SHMEM, "MINOR_SHMEM"});
+  if (options.minor)
+    wanted.push_back(huge ? Feature{UFFD_FEATURE_MINOR_HUGETLBFS, "MINOR_HUGETLBFS"}
+                          : Feature{UFFD_FEATURE_MINOR_SHMEM, "MINOR_SHMEM"});
   const uint64_t offered = offeredFeatures(options.userModeOnly);
   uint64_t features = offered & kUffdFeaturePoison; // lets the agent poison what it cannot fetch
   for (const Feature &feature : wanted) {
-    if ((offered & feature.bit) == 0) fail("this kernel's userfaultfd has no %s (offered: %#llx)", feature.name, static_cast<unsigned long long>(offered));
+    if ((offered & feature.bit) == 0)
+      fail("this kernel's userfaultfd has no %s (offered: %#lx)", feature.name, offered);
     features |= feature.bit;
   }
   return features;
@@ -59,17 +63,20 @@ uint64_t wantedFeatures(const GuestMemory &memory, const UffdOptions &options) {
 } // namespace
 
 Fd registerMemory(const GuestMemory &memory, const UffdOptions &options) {
-  if (options.minor && memory.kind() != MemoryKind::memfd) fail("--register missing,minor: only memfd memory has minor faults, this is %s", nameOf(memory.kind()));
+  if (options.minor && memory.kind() != MemoryKind::memfd)
+    fail("--register missing,minor: only memfd memory has minor faults, this is %s", nameOf(memory.kind()));
   Fd fd = openUffd(options.userModeOnly);
   uffdio_api api{};
   api.api = UFFD_API;
-  api.features = wantedFeatures(memory, options);
-  if (ioctl(fd.get(), UFFDIO_API, &api) != 0) failErrno("UFFDIO_API with features %#llx", static_cast<unsigned long long>(api.features));
+  const uint64_t features = wantedFeatures(memory, options);
+  api.features = features;
+  if (ioctl(fd.get(), UFFDIO_API, &api) != 0) failErrno("UFFDIO_API with features %#lx", features);
   for (size_t i = 0; i < memory.regions(); i++) {
     uffdio_register range{};
     range.range = {reinterpret_cast<uintptr_t>(memory.region(i)), memory.regionBytes()};
     range.mode = UFFDIO_REGISTER_MODE_MISSING | (options.minor ? UFFDIO_REGISTER_MODE_MINOR : 0);
-    if (ioctl(fd.get(), UFFDIO_REGISTER, &range) != 0) failErrno("UFFDIO_REGISTER of region %zu (%s)", i, nameOf(memory.kind()));
+    if (ioctl(fd.get(), UFFDIO_REGISTER, &range) != 0)
+      failErrno("UFFDIO_REGISTER of region %zu (%s)", i, nameOf(memory.kind()));
   }
   return fd;
 }

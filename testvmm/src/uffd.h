@@ -1,5 +1,5 @@
-// The destination VMM's userfaultfd: opened, its ranges registered, then handed over. The VMM keeps its own copy until `done`: if the
-// last copy closed early, the kernel would unregister the ranges and the guest would read zeros.
+// The destination VMM's userfaultfd: opened, its ranges registered, then handed over. The VMM keeps its own copy until
+// `done`: if the last copy closed early, the kernel would unregister the ranges and the guest would read zeros.
 #pragma once
 #include "fd.h"
 #include "memory.h"

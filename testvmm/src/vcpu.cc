@@ -16,7 +16,8 @@ namespace {
 /** The run page of this thread's vCPU, for the signal handler. */
 thread_local kvm_run *volatile currentRun = nullptr;
 
-/** Setting immediate_exit here, not only at the look at the pause flag, closes the gap between that look and KVM_RUN. */
+/** Setting immediate_exit here, not only at the look at the pause flag, closes the gap between that look and KVM_RUN.
+ */
 void onKick(int) {
   kvm_run *const run = currentRun;
   if (run != nullptr) __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST);
@@ -28,15 +29,17 @@ constexpr uint64_t kMaxRefaults = 1000;
 } // namespace
 
 void Worker::installKickSignal() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = onKick; // no SA_RESTART: the sleeps of keepPace end too
   sigaction(SIGUSR1, &action, nullptr);
 }
 
-KvmVcpu::KvmVcpu(const KvmVm &vm, uint64_t index, volatile GuestContext &context, uint64_t pagesPerSecond, WorkerObserver &observer)
-    : Worker(text("vcpu%d", static_cast<int>(index)), context, pagesPerSecond, observer), index_(index), vcpu_(vm.createVcpu(index)) {
+KvmVcpu::KvmVcpu(const KvmVm &vm, uint64_t index, volatile GuestContext &context, uint64_t pagesPerSecond,
+                 WorkerObserver &observer)
+    : Worker(text("vcpu%d", static_cast<int>(index)), context, pagesPerSecond, observer), index_(index),
+      vcpu_(vm.createVcpu(index)) {
   void *address = mmap(nullptr, vm.runBytes(), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_.get(), 0);
-  if (address == MAP_FAILED) failErrno("run page of vCPU %llu", static_cast<unsigned long long>(index));
+  if (address == MAP_FAILED) failErrno("run page of vCPU %lu", index);
   runMapping_ = Mapping(address, vm.runBytes());
   run_ = static_cast<kvm_run *>(address);
 }
@@ -65,9 +68,10 @@ void KvmVcpu::handleExit() {
   if (run_->exit_reason == KVM_EXIT_INTR) return;
   kvm_regs regs{};
   ioctl(vcpu_.get(), KVM_GET_REGS, &regs);
-  events::failNow(exit_code::guestFailed, "GUEST",
-                  text("%s stopped: KVM exit %u at rip %#llx (8 is a triple fault, 9 a refused entry, 17 an internal error)", name().c_str(),
-                       run_->exit_reason, regs.rip));
+  events::failNow(
+      exit_code::guestFailed, "GUEST",
+      text("%s stopped: KVM exit %u at rip %#llx (8 is a triple fault, 9 a refused entry, 17 an internal error)",
+           name().c_str(), run_->exit_reason, regs.rip));
 }
 
 void KvmVcpu::handleError(int error) {
@@ -75,9 +79,9 @@ void KvmVcpu::handleError(int error) {
   if (error == EFAULT || error == EHWPOISON) {
     events::waitForReason();
     events::failNow(exit_code::memoryGone, "MEMORY_GONE",
-                    text("%s cannot go on: KVM_RUN says %s while it touches page %llu of region %llu; the page is poisoned or its pager is gone",
-                         name().c_str(), strerror(error), static_cast<unsigned long long>(context().touchPage),
-                         static_cast<unsigned long long>(context().touchRegion)));
+                    text("%s cannot go on: KVM_RUN says %s while it touches page %lu of region %lu; the page is "
+                         "poisoned or its pager is gone",
+                         name().c_str(), strerror(error), context().touchPage, context().touchRegion));
   }
   events::failNow(exit_code::guestFailed, "GUEST", text("%s: KVM_RUN: %s", name().c_str(), strerror(error)));
 }
@@ -91,9 +95,9 @@ void KvmVcpu::requestStage2() {
   lastFaultPage_ = page;
   lastFaultWork_ = c.work;
   if (samePageFaults_ > kMaxRefaults)
-    events::failNow(exit_code::memoryGone, "STAGE2_NOT_RESOLVED",
-                    text("%s faults on image page %llu again and again though it was answered as resolved", name().c_str(),
-                         static_cast<unsigned long long>(page)));
+    events::failNow(
+        exit_code::memoryGone, "STAGE2_NOT_RESOLVED",
+        text("%s faults on image page %lu again and again though it was answered as resolved", name().c_str(), page));
   stage2Faults_++;
   resolver_->resolve({index_, c.touchRegion, c.touchPage, c.touchKind == touch::write}, pauseFlag());
 }

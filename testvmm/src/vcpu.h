@@ -1,4 +1,5 @@
-// A worker that is a vCPU of KVM: KVM_RUN until paused, port I/O to the observer, stage-2 faults that no userfaultfd saw to a resolver.
+// A worker that is a vCPU of KVM: KVM_RUN until paused, port I/O to the observer, stage-2 faults that no userfaultfd
+// saw to a resolver.
 #pragma once
 #include "kvm_vm.h"
 #include "worker.h"
@@ -21,7 +22,8 @@ public:
 
 class KvmVcpu final : public Worker {
 public:
-  KvmVcpu(const KvmVm &vm, uint64_t index, volatile GuestContext &context, uint64_t pagesPerSecond, WorkerObserver &observer);
+  KvmVcpu(const KvmVm &vm, uint64_t index, volatile GuestContext &context, uint64_t pagesPerSecond,
+          WorkerObserver &observer);
   ~KvmVcpu() override { join(); }
 
   int fd() const { return vcpu_.get(); }

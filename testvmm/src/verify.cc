@@ -21,7 +21,8 @@ struct Expectation {
 };
 
 /**
- * Compares a page. `torn`: its writer stands inside the page, so a prefix may already be the next version (one switch, no return).
+ * Compares a page. `torn`: its writer stands inside the page, so a prefix may already be the next version (one switch,
+ * no return).
  */
 std::optional<WrongPage> comparePage(Words words, const Expectation &e, bool torn) {
   PageWords now(e.key, e.pattern, e.imagePage, e.version), next(e.key, e.pattern, e.imagePage, e.version + 1);
@@ -101,9 +102,12 @@ private:
   VerifyResult result_;
 };
 
-std::string versionName(uint64_t version) { return version == kNoVersion ? "zeros" : "version " + std::to_string(version); }
+std::string versionName(uint64_t version) {
+  return version == kNoVersion ? "zeros" : "version " + std::to_string(version);
+}
 
-/** "version 3", "zeros", or "no version of this page": tells a lost write from a lost page from another page's content. */
+/** "version 3", "zeros", or "no version of this page": tells a lost write from a lost page from another page's content.
+ */
 std::string looksLike(Words words, uint64_t key, uint64_t pattern, uint64_t imagePage, uint64_t expected) {
   for (const uint64_t version : {kNoVersion, expected - 1, expected - 2, expected - 3, expected + 1})
     if (!comparePage(words, {key, pattern, imagePage, version}, false)) return versionName(version);
@@ -125,13 +129,14 @@ std::optional<WrongPage> findNonZero(const GuestMemory &memory, uint64_t region,
   return wrong;
 }
 
-void reportWrongPage(const WrongPage &w, const Layout &layout, const GuestMemory &memory, uint64_t key, uint64_t pattern) {
+void reportWrongPage(const WrongPage &w, const Layout &layout, const GuestMemory &memory, uint64_t key,
+                     uint64_t pattern) {
   const uint64_t offset = layout.offset(w.region, w.page) + w.word * 8;
   const std::string looks =
       looksLike(wordsOf(memory, w.region, w.page), key, pattern, w.region * layout.regionPages + w.page, w.version);
-  const std::string gpa = text("%#llx", static_cast<unsigned long long>(layout.gpa(w.region) + w.page * kPageBytes + w.word * 8));
-  const std::string expected = text("0x%016llx", static_cast<unsigned long long>(w.expected));
-  const std::string found = text("0x%016llx", static_cast<unsigned long long>(w.found));
+  const std::string gpa = text("%#lx", layout.gpa(w.region) + w.page * kPageBytes + w.word * 8);
+  const std::string expected = text("0x%016lx", w.expected);
+  const std::string found = text("0x%016lx", w.found);
   events::print(JsonObject()
                     .add("event", "wrong_page")
                     .add("finder", w.finder)
@@ -142,9 +147,11 @@ void reportWrongPage(const WrongPage &w, const Layout &layout, const GuestMemory
                     .add("found", found)
                     .add("expected_version", versionName(w.version))
                     .add("looks_like", looks));
-  fprintf(stderr, "testvmm: wrong page found by %s at GPA %s (image offset %llu): expected %s (%s), found %s (the page looks like %s)\n",
-          w.finder.c_str(), gpa.c_str(), static_cast<unsigned long long>(offset), expected.c_str(), versionName(w.version).c_str(),
-          found.c_str(), looks.c_str());
+  fprintf(stderr,
+          "testvmm: wrong page found by %s at GPA %s (image offset %lu): expected %s (%s), found %s (the page looks "
+          "like %s)\n",
+          w.finder.c_str(), gpa.c_str(), offset, expected.c_str(), versionName(w.version).c_str(), found.c_str(),
+          looks.c_str());
 }
 
 } // namespace testvmm

@@ -1,4 +1,5 @@
-// The host's own look at every page of RAM: what each must hold follows from the contexts of its owners, nothing is remembered.
+// The host's own look at every page of RAM: what each must hold follows from the contexts of its owners, nothing is
+// remembered.
 #pragma once
 #include <atomic>
 #include <optional>
@@ -40,6 +41,7 @@ VerifyResult verifyMemory(const VerifyPlan &plan, const GuestMemory &memory, std
 std::optional<WrongPage> findNonZero(const GuestMemory &memory, uint64_t region, uint64_t page, std::string finder);
 
 /** The `wrong_page` event, and a line for people on stderr. `key`, `pattern` name what the page looks like instead. */
-void reportWrongPage(const WrongPage &wrong, const Layout &layout, const GuestMemory &memory, uint64_t key, uint64_t pattern);
+void reportWrongPage(const WrongPage &wrong, const Layout &layout, const GuestMemory &memory, uint64_t key,
+                     uint64_t pattern);
 
 } // namespace testvmm

@@ -112,7 +112,12 @@ void Worker::onHeartbeat() {
     h.lastNs = now;
     h.count++;
   }
-  events::printHeartbeat(JsonObject().add("event", "heartbeat").add("worker", name_).add("vcpu", context_.worker).add("at_ns", now).add("work", context_.work));
+  events::printHeartbeat(JsonObject()
+                             .add("event", "heartbeat")
+                             .add("worker", name_)
+                             .add("vcpu", context_.worker)
+                             .add("at_ns", now)
+                             .add("work", context_.work));
 }
 
 void Worker::keepPace() {
@@ -121,7 +126,8 @@ void Worker::keepPace() {
   if (nextTickNs_ < now - 100'000'000) nextTickNs_ = now;
   nextTickNs_ += static_cast<long long>(context_.tickEvery * 1'000'000'000ull / pagesPerSecond_);
   const timespec until{nextTickNs_ / 1'000'000'000, nextTickNs_ % 1'000'000'000};
-  if (nextTickNs_ > now) clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr); // the kick signal ends it early
+  if (nextTickNs_ > now)
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr); // the kick signal ends it early
 }
 
 namespace {

@@ -1,5 +1,6 @@
-// A worker is a thread that runs the workload over its own context page: a vCPU of KVM, a plain thread in its place, or the I/O
-// thread. This base class has the part they share: parking between two instructions (or pages), pace, heartbeats.
+// A worker is a thread that runs the workload over its own context page: a vCPU of KVM, a plain thread in its place, or
+// the I/O thread. This base class has the part they share: parking between two instructions (or pages), pace,
+// heartbeats.
 #pragma once
 #include <sys/types.h>
 
