@@ -27,7 +27,11 @@
         'src/unix_socket.cc',
         'src/zero.cc',
       ],
-      'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', '_GNU_SOURCE'],
+      'defines': [
+        'NAPI_VERSION=9',
+        # A worker that is being ended cannot throw any more: without this node-addon-api ends the whole process instead.
+        'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
+        'NAPI_DISABLE_CPP_EXCEPTIONS', '_GNU_SOURCE'],
       # Headers that are not ours come in as system headers: -Werror is for our own code.
       'cflags_cc': [
         '-std=c++20', '-O2', '-Wall', '-Wextra', '-Werror', '-fvisibility=hidden',

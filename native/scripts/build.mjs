@@ -85,19 +85,17 @@ if (sanitize) {
 rmSync(stampPath, { force: true });
 const build = spawnSync(
   node.binary,
-  [
-    require.resolve('node-gyp/bin/node-gyp.js'),
-    'configure',
-    'build',
-    `--nodedir=${node.headers}`,
-    '--silent',
-    ...(sanitize ? ['--', '-Dsanitize=1'] : []),
-  ],
+  [require.resolve('node-gyp/bin/node-gyp.js'), 'configure', 'build', `--nodedir=${node.headers}`, '--silent'],
   {
     cwd: output,
     encoding: 'utf8',
     // binding.gyp asks `node` for a path: the one that runs the build, not whatever is first on the PATH.
-    env: { ...process.env, PATH: `${dirname(node.binary)}:${process.env['PATH'] ?? ''}`, MAKEFLAGS: '-j2' },
+    env: {
+      ...process.env,
+      PATH: `${dirname(node.binary)}:${process.env['PATH'] ?? ''}`,
+      MAKEFLAGS: '-j2',
+      GYP_DEFINES: `sanitize=${sanitize ? 1 : 0}`,
+    },
   },
 );
 if (build.status !== 0) {

@@ -48,7 +48,8 @@ Napi::Value zero_runs(const Napi::CallbackInfo& info) {
     }
   }
   Napi::Uint32Array result = Napi::Uint32Array::New(info.Env(), pairs.size());
-  if (!pairs.empty()) std::copy(pairs.begin(), pairs.end(), result.Data());
+  // Null where the environment is being torn down.
+  if (result.Data() != nullptr) std::copy(pairs.begin(), pairs.end(), result.Data());
   return result;
 }
 

@@ -27,7 +27,8 @@ class RunList {
   // Pairs: first byte, length.
   Napi::Float64Array to_array(Napi::Env env) const {
     Napi::Float64Array array = Napi::Float64Array::New(env, runs_.size() * 2);
-    for (size_t i = 0; i < runs_.size(); i++) {
+    // No memory of its own where the environment is being torn down: nobody will read it either.
+    for (size_t i = 0; array.Data() != nullptr && i < runs_.size(); i++) {
       array[i * 2] = static_cast<double>(runs_[i].first);
       array[i * 2 + 1] = static_cast<double>(runs_[i].length);
     }

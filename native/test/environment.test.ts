@@ -70,6 +70,30 @@ test(
   },
 );
 
+test('a worker that is ended in the middle of a native call ends alone', { timeout: 3 * HANG_MS }, async () => {
+  const source = `
+    const { parentPort } = require('node:worker_threads');
+    import(${FACE}).then((n) => {
+      const ledger = n.PageLedger.create(64);
+      const file = n.MemoryFile.createMemfd('busy', 4096);
+      const page = Buffer.alloc(4096);
+      parentPort.postMessage('busy');
+      for (;;) {
+        ledger.fault(1);
+        ledger.counts();
+        file.write(page, 0, 4096, 0);
+        file.dataRuns(0, 4096);
+        try { n.MemoryFile.open('/nonexistent', { write: false }); } catch {}
+        try { ledger.fault(64); } catch {}
+      }
+    });`;
+  for (let i = 0; i < 20; i++) {
+    const worker = new Worker(source, { eval: true });
+    await once(worker, 'message');
+    await worker.terminate();
+  }
+});
+
 test('an addon that is not built is an error that says what to run', () => {
   const script = `import(${FACE}).catch((error) => { console.log(error.message); });`;
   const env = { ...process.env, PAGEWAKE_NATIVE_ADDON: '/nonexistent/addon.node' };
