@@ -12,6 +12,7 @@ import type { FromLane, LaneError, TraceIds } from '../lanes/messages.ts';
 import { AdmittedVm } from './admission.ts';
 import { Alarms } from './alarms.ts';
 import { Lanes } from './lanes.ts';
+import { ProcessEnd } from './process-end.ts';
 import { Reopener } from './reopener.ts';
 import { readAll, type LedgerTotals, type SessionSnapshot } from './snapshot.ts';
 import type { SessionOptions } from './session-options.ts';
@@ -34,6 +35,7 @@ export class MigrationSession extends EventEmitter<Events> {
   #phase: Phase = 'preparing';
   #pausedByUser = false;
   #error: PagewakeError | undefined;
+  #vmmEnd: ProcessEnd | undefined;
   #vm: AdmittedVm | undefined;
   #session: Uint8Array = new Uint8Array(0);
   #fillingSinceMs: number | undefined;
@@ -338,8 +340,12 @@ export class MigrationSession extends EventEmitter<Events> {
   #onVmmClosed(): void {
     if (isFinal(this.#phase)) return;
     const pid = this.#vm?.received.pid ?? 0;
-    if (pid > 0 && isAlive(pid) && this.#phase !== 'finishing') {
-      this.#o.log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on');
+    if (pid > 0 && this.#phase !== 'finishing') {
+      this.#vmmEnd ??= new ProcessEnd(
+        pid,
+        () => this.#onVmmGone(),
+        () => this.#o.log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on'),
+      );
       return;
     }
     this.#onVmmGone();
@@ -380,6 +386,7 @@ export class MigrationSession extends EventEmitter<Events> {
   async #release(): Promise<void> {
     this.#ledgerTotals();
     this.#released = true;
+    this.#vmmEnd?.stop();
     await this.#lanes.terminate();
     this.#vmm.close();
     this.#source.close();
@@ -418,12 +425,3 @@ export class MigrationSession extends EventEmitter<Events> {
 }
 
 const fromLane = (error: LaneError): PagewakeError => new PagewakeError(error.reason, error.message, error.metadata);
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}
