@@ -51,7 +51,8 @@ export class VmmLink {
 
   /** Nothing where the VMM has closed its channel: whoever ends or finishes such a migration has nobody to tell. */
   send(message: AgentMessage): void {
-    if (this.#dialect === 'pagewake/1' && this.#vmm?.closed === false) this.#vmm.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
+    if (this.#dialect === 'pagewake/1' && this.#vmm?.closed === false)
+      this.#vmm.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
   }
 
   close(): void {
