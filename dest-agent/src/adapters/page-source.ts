@@ -142,3 +142,7 @@ export class BulkStream extends LaneStream<BulkRequest, BulkResponse> {
     this.stream.write(create(BulkRequestSchema, { rangeId, range: run }));
   }
 }
+
+/** What the lanes use of their streams. */
+export type FaultRequests = Pick<FaultStream, 'request' | 'cancel'>;
+export type BulkRequests = Pick<BulkStream, 'request' | 'cancel'>;

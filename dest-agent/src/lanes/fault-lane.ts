@@ -14,7 +14,7 @@ import {
 import { decodeFrame } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
-import type { FaultOnWire, FaultsReply, FaultStream } from '../adapters/page-source.ts';
+import type { FaultOnWire, FaultRequests, FaultsReply } from '../adapters/page-source.ts';
 import { ErrorReason } from '../kit.ts';
 import type { Counters, FaultCounter, FaultHint } from './counters.ts';
 import { FaultIntake, type FaultEvent } from './fault-intake.ts';
@@ -51,7 +51,7 @@ export class FaultLane {
   readonly #scratch: Uint32Array;
   #removedWaiters: number[] = [];
   #batch: FaultOnWire[] = [];
-  #stream: FaultStream | undefined;
+  #stream: FaultRequests | undefined;
   #whole = false;
 
   constructor(options: FaultLaneOptions) {
@@ -98,7 +98,7 @@ export class FaultLane {
   // ── The source ────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** From now on faults go to this stream; those that wait are asked for again. */
-  useStream(stream: FaultStream): void {
+  useStream(stream: FaultRequests): void {
     this.#stream = stream;
     for (const pending of this.#pending.all()) this.#ask(pending);
     this.#flush();

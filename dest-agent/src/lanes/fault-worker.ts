@@ -95,7 +95,7 @@ function handle(message: ToLane, context: LaneContext): void {
     case 'poison':
       lane.dropStream();
       lane.drain();
-      context.post({ type: 'poisoned', pages: poisonMissing(memory, ledger) });
+      void poisonMissing(memory, ledger, () => lane.drain()).then((pages) => context.post({ type: 'poisoned', pages }));
       return;
     case 'pause':
     case 'resume':
