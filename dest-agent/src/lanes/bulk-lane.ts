@@ -6,7 +6,7 @@ import { callForPrefetch, PrefetchCursor, type ContentCall, type MemoryTraits } 
 import { decodeFrame } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import { sizeOf, type PlacedRun, type VmMemory } from '../adapters/memory.ts';
-import type { BulkReply, BulkStream } from '../adapters/page-source.ts';
+import type { BulkReply, BulkRequests } from '../adapters/page-source.ts';
 import { ErrorReason } from '../kit.ts';
 import type { BulkCounter, Counters, FaultHint } from './counters.ts';
 import { NO_BYTES, PageInstaller, type InstallResult } from './installer.ts';
@@ -49,7 +49,7 @@ export class BulkLane {
   readonly #cursor: PrefetchCursor;
   readonly #ranges = new Map<number, RangeInFlight>();
   readonly #scratch: Uint32Array;
-  #stream: BulkStream | undefined;
+  #stream: BulkRequests | undefined;
   #nextRangeId = 1;
   #bytesInFlight = 0;
   #paused = false;
@@ -70,7 +70,7 @@ export class BulkLane {
     );
   }
 
-  useStream(stream: BulkStream): void {
+  useStream(stream: BulkRequests): void {
     this.#stream = stream;
     this.#fill();
     this.#checkWhole();
@@ -213,6 +213,7 @@ export class BulkLane {
   #forget(rangeId: number, range: RangeInFlight): void {
     this.#ranges.delete(rangeId);
     this.#bytesInFlight -= sizeOf(range.run);
+    this.#o.counters.set('rangesInFlight', this.#ranges.size);
   }
 
   #giveBack(rangeId: number, range: RangeInFlight): void {
