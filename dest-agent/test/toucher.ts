@@ -120,9 +120,7 @@ export class Toucher {
   async #touched(command: string, worker: number, page: number): Promise<Touch> {
     this.#say(command);
     const pattern = new RegExp(`^(touched|sigbus) ${String(worker)} ${String(page)}(?: (\\d+))?$`);
-    const [, what, crc] = await until(`worker ${String(worker)} has touched page ${String(page)}`, () =>
-      takeLine(this.#lines, pattern),
-    );
+    const [, what, crc] = await this.#answer(`worker ${String(worker)} has touched page ${String(page)}`, pattern);
     return what === 'sigbus' ? { kind: 'sigbus' } : { kind: 'content', crc: Number(crc) };
   }
 
@@ -130,7 +128,7 @@ export class Toucher {
   async remove(worker: number, page: number, count: number): Promise<void> {
     this.#say(`remove ${String(worker)} ${String(page)} ${String(count)}`);
     const pattern = new RegExp(`^removed ${String(worker)} ${String(page)} (\\d+)$`);
-    const [, errno] = await until('pages are given back', () => takeLine(this.#lines, pattern));
+    const [, errno] = await this.#answer('pages are given back', pattern);
     assert.equal(errno, '0', 'errno of madvise');
   }
 
@@ -138,7 +136,7 @@ export class Toucher {
   async churn(worker: number, page: number, count: number, step: number): Promise<{ failed: number; nonzero: number }> {
     this.#say(`churn ${[worker, page, count, step].join(' ')}`);
     const pattern = new RegExp(`^churned ${String(worker)} (\\d+) (\\d+)$`);
-    const [, failed, nonzero] = await until('churned', () => takeLine(this.#lines, pattern));
+    const [, failed, nonzero] = await this.#answer('churned', pattern);
     return { failed: Number(failed), nonzero: Number(nonzero) };
   }
 
@@ -146,7 +144,7 @@ export class Toucher {
   async isMapped(page: number): Promise<boolean> {
     this.#say(`filled ${String(page)}`);
     const pattern = new RegExp(`^filled ${String(page)} ([01])$`);
-    const [, mapped] = await until('the page table is read', () => takeLine(this.#lines, pattern));
+    const [, mapped] = await this.#answer('the page table is read', pattern);
     return mapped === '1';
   }
 
@@ -161,18 +159,27 @@ export class Toucher {
 
   /** The next message on the channel that was handed over. */
   async message(): Promise<Record<string, unknown>> {
-    const [, text] = await until('a message of the agent', () => takeLine(this.#lines, /^channel (.*)$/));
+    const [, text] = await this.#answer('a message of the agent', /^channel (.*)$/);
     return JSON.parse(text ?? '') as Record<string, unknown>;
   }
 
   async channelClosed(): Promise<void> {
-    await until('the channel is closed', () => takeLine(this.#lines, /^closed$/));
+    await this.#answer('the channel is closed', /^closed$/);
   }
 
   /** Resolves once the process is gone. */
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await until('the toucher is gone', () => this.#child.signalCode !== null);
+  }
+
+  /** Fails at once where nobody is left to answer. */
+  #answer(what: string, pattern: RegExp): Promise<RegExpExecArray> {
+    return until(what, () => {
+      const line = takeLine(this.#lines, pattern);
+      if (!line && this.#child.signalCode !== null) throw new Error(`the toucher is gone: ${what}`);
+      return line;
+    });
   }
 
   #say(command: string): void {
