@@ -145,8 +145,8 @@ for (const features of [UFFD_FEATURE.eventRemove, UFFD_FEATURE.eventRemove | UFF
     `while a REMOVE event is pending COPY says again, and goes on once it was drained (features ${features})`,
     { timeout: 2 * HANG_MS, skip: lacking('EVENT_REMOVE') },
     async (t) => {
-      const { toucher, memory } = await mapped(t, { kind: 'anon', pages: 512, features });
-      toucher.say('remove 500 4');
+      const { toucher, memory } = await mapped(t, { kind: 'anon', pages: 8192, features });
+      toucher.say('remove 8000 4');
       let page = 0;
       let outcome: Outcome = DONE;
       await until('a pending REMOVE', () => {
@@ -156,7 +156,7 @@ for (const features of [UFFD_FEATURE.eventRemove, UFFD_FEATURE.eventRemove | UFF
       assert.deepEqual(outcome, { kind: 'again', bytes: 0 });
       const events = new Float64Array(UFFD_EVENT_BATCH * UFFD_EVENT_FIELDS);
       assert.equal(memory.uffd.drain(events), 1);
-      assert.deepEqual(Array.from(events.subarray(0, 3)), [UFFD_EVENT.remove, memory.at(500), memory.at(504)]);
+      assert.deepEqual(Array.from(events.subarray(0, 3)), [UFFD_EVENT.remove, memory.at(8000), memory.at(8004)]);
       await toucher.answer(/^removed 0/);
       assert.deepEqual(memory.uffd.copy(memory.at(page), pageOf(1), 0, PAGE_BYTES, true), DONE);
       assert.equal(memory.uffd.drain(events), 0, 'nothing is left to read');
