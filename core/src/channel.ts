@@ -22,6 +22,8 @@ export type Stage2Fault = Extract<VmmMessage, { type: 'stage2_fault' }>;
 export type AgentMessage =
   | { readonly type: 'ready' }
   | { readonly type: 'resolved'; readonly id: number; readonly offset: number; readonly len: number }
+  /** The answer to the VMM's own: from here on the range reads as zeros, whatever was on its way. */
+  | { readonly type: 'removed'; readonly offset: number; readonly len: number }
   | { readonly type: 'done' }
   | { readonly type: 'failed'; readonly reason: string; readonly message: string };
 

@@ -79,6 +79,7 @@ function handle(message: ToLane, context: LaneContext): void {
     }
     case 'removed':
       lane.onRemovedMessage(message.first, message.count);
+      context.post({ type: 'removed-noted', offset: message.offset, len: message.len });
       return;
     case 'detach-source':
       lane.dropStream();

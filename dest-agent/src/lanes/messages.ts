@@ -63,8 +63,14 @@ export type ToLane =
   | { readonly type: 'resume' }
   /** Fault lane: a stage-2 fault that came as a request. */
   | { readonly type: 'stage2'; readonly id: number; readonly ledgerPage: number; readonly parent: TraceIds | undefined }
-  /** Fault lane: the VMM says that the guest gave this run back. */
-  | { readonly type: 'removed'; readonly first: number; readonly count: number }
+  /** Fault lane: the VMM says that the guest gave this run back, and waits for `removed-noted` before it lets the guest go on. */
+  | {
+      readonly type: 'removed';
+      readonly first: number;
+      readonly count: number;
+      readonly offset: number;
+      readonly len: number;
+    }
   /** Let go of the source: its streams are closed, what is in flight is dropped. */
   | { readonly type: 'detach-source' }
   /** Fault lane: the ledger is full: drain, unregister. */
@@ -81,6 +87,7 @@ export type FromLane =
   | { readonly type: 'fatal'; readonly error: LaneError }
   | { readonly type: 'vmm-exited' }
   | { readonly type: 'stage2-resolved'; readonly id: number; readonly ledgerPage: number }
+  | { readonly type: 'removed-noted'; readonly offset: number; readonly len: number }
   | { readonly type: 'source-detached' }
   | { readonly type: 'unregistered'; readonly exited: boolean }
   | { readonly type: 'poisoned'; readonly pages: number }

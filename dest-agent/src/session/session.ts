@@ -245,6 +245,9 @@ export class MigrationSession extends EventEmitter<Events> {
         this.#vmm.send({ type: 'resolved', id: message.id, offset, len: region.pageSizeBytes });
         return;
       }
+      case 'removed-noted':
+        this.#vmm.send({ type: 'removed', offset: message.offset, len: message.len });
+        return;
       case 'faults-traced':
         this.#o.onFaultsTraced(message.records);
         return;

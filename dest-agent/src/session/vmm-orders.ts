@@ -14,5 +14,6 @@ export function laneOrderOf(message: VmmMessage, layout: GuestLayout): ToLane | 
   }
   const last = layout.atOffset(message.offset + message.len - 1);
   if (!last) return undefined;
-  return { type: 'removed', first, count: last.region.firstLedgerPage + last.page - first + 1 };
+  const count = last.region.firstLedgerPage + last.page - first + 1;
+  return { type: 'removed', first, count, offset: message.offset, len: message.len };
 }
