@@ -306,7 +306,7 @@ class MigrationRun {
   /** A VMM whose agent gave up only sees its socket close; the agent knows why. */
   async #betterCause(error: unknown): Promise<unknown> {
     if (this.#signal.aborted) return cancelledByCaller();
-    if (!this.#handedOver || error instanceof PagewakeError || error instanceof GuestNeverRan) return error;
+    if (!this.#handedOver || error instanceof PagewakeError) return error;
     const view = await lastView({ destination: this.#destination, migrationId: this.#migrationId });
     if (view?.phase !== AgentPhase.FAILED || view.error === undefined) return error;
     const why = errorOf(view);

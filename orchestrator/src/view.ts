@@ -108,12 +108,15 @@ export interface Rates {
   readonly faultsPerSecond: number;
 }
 
+const fetched = ({ pages }: MigrationSummary): number => pages.byFault + pages.byPrefetch;
+
 /** Over `elapsedMs` between the two; zero where there is nothing to compare with. */
 export function rateBetween(before: MigrationSummary | undefined, now: MigrationSummary, elapsedMs: number): Rates {
   const perSecond = (from: number | undefined, to: number): number =>
     from === undefined || elapsedMs <= 0 ? 0 : Math.max(0, ((to - from) * 1000) / elapsedMs);
   return {
-    pagesPerSecond: perSecond(before?.pages.present, now.pages.present),
+    // Not those that are present: pages known to be zero become so all at once.
+    pagesPerSecond: perSecond(before && fetched(before), fetched(now)),
     bytesPerSecond: perSecond(before?.payloadBytes, now.payloadBytes),
     faultsPerSecond: perSecond(before?.faults.total, now.faults.total),
   };
