@@ -1,7 +1,5 @@
 /** A test VMM as a process, with its control socket. */
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Control } from './control.ts';
 import type { Host } from './hosts.ts';
 import { Program, ROOT, type JsonLine } from './processes.ts';
@@ -24,8 +22,7 @@ export async function startVmm(
 ): Promise<Vmm> {
   const controlPath = join(folder, `${role}-${process.pid}-${vmms++}.sock`);
   const program = new Program(`testvmm ${role}`, host, [TESTVMM, role, '--control', controlPath, ...flags]);
-  await program.waitFor('its first line', (line) => 'event' in line, START_MS);
-  while (!existsSync(controlPath)) await sleep(5);
+  await program.waitFor('its control socket', (line) => line['event'] === 'listening', START_MS);
   return { program, control: await Control.connect(controlPath), controlPath };
 }
 
