@@ -3,8 +3,10 @@ import { randomBytes } from 'node:crypto';
 import { trace } from '@opentelemetry/api';
 import { ErrorReason, PagewakeError, parseAddress, UserError } from '@pagewake/agent-kit';
 import { MigrationMode, MigrationPhase as AgentPhase, type Migration as MigrationView } from '@pagewake/proto';
+import { refuseIfAborted, unlessAborted } from './abort.ts';
 import { connectDestination, connectSource, type DestinationAgent, type SourceAgent } from './agents.ts';
-import { GuestNeverRan, type SourceMemory, type VmmInstant } from './drivers/driver.ts';
+import { downtimeOf, type Downtime } from './downtime.ts';
+import { GuestNeverRan, type SourceMemory } from './drivers/driver.ts';
 import { cancelledByCaller, MigrationError } from './errors.ts';
 import { EventQueue, type MigrationEvent, type Step } from './events.ts';
 import type { MigrateOptions, MigrationResult, Mode } from './options.ts';
@@ -48,8 +50,6 @@ const MODE: Readonly<Record<Mode, MigrationMode>> = {
   'post-copy': MigrationMode.POST_COPY,
   eager: MigrationMode.EAGER,
 };
-
-type Downtime = Pick<MigrationResult, 'downtimeMs' | 'downtimeClock'>;
 
 class MigrationRun {
   readonly events = new EventQueue();
@@ -163,7 +163,17 @@ class MigrationRun {
       ...(wire === undefined ? {} : { trace: wire }),
     };
     const limits = { timeoutMs: START_TIMEOUT_MS, signal: this.#signal };
-    const { migration } = await this.#destination.call((c, o) => c.start(request, o), limits);
+    const { migration } = await this.#destination
+      .call((c, o) => c.start(request, o), limits)
+      .catch((error: unknown) => {
+        if (!(error instanceof PagewakeError) || error.reason !== ErrorReason.SOURCE_UNREACHABLE) throw error;
+        throw new PagewakeError(
+          error.reason,
+          `the destination agent does not reach the source agent at ${request.sourceAddress} (${error.message}); is that its address from there?`,
+          error.metadata,
+          { cause: error },
+        );
+      });
     if (migration === undefined) throw new PagewakeError(ErrorReason.INTERNAL, 'Start answered without a migration');
     return migration;
   }
@@ -183,7 +193,7 @@ class MigrationRun {
       });
       this.#watch.catch(reject);
     });
-    await this.#unlessAborted(first);
+    await unlessAborted(this.#signal, first);
   }
 
   #onView(view: MigrationView): void {
@@ -199,7 +209,7 @@ class MigrationRun {
   async #blackout(): Promise<void> {
     const { driver } = this.#o;
     const [vmId, generation] = [this.#vmId, this.#generation ?? 0];
-    this.#refuseIfAborted();
+    refuseIfAborted(this.#signal);
     this.#enter('blackout');
     this.#sourcePaused = true;
     const askedMs = performance.now();
@@ -217,7 +227,7 @@ class MigrationRun {
     if (scan.status === 'rejected') throw scan.reason;
     if (save.status === 'rejected') throw save.reason;
     this.#found = { dataPages: Number(scan.value.dataPages), zeroPages: Number(scan.value.zeroPages) };
-    this.#refuseIfAborted();
+    refuseIfAborted(this.#signal);
     this.#handedOver = true;
     const resumed = await this.#step('start-destination', () => {
       const orFailed = new AbortController();
@@ -228,7 +238,7 @@ class MigrationRun {
       );
       return Promise.race([started, this.#migrationFails()]).finally(() => orFailed.abort());
     });
-    this.#downtime = this.#downtimeOf(paused, resumed, performance.now() - askedMs);
+    this.#downtime = downtimeOf(driver, paused, resumed, performance.now() - askedMs);
     this.#enter('filling');
   }
 
@@ -239,20 +249,11 @@ class MigrationRun {
     return new Promise(() => undefined);
   }
 
-  #downtimeOf(paused: VmmInstant, resumed: VmmInstant, oursMs: number): Downtime {
-    const theirsMs = (resumed.monotonicMs ?? Number.NaN) - (paused.monotonicMs ?? Number.NaN);
-    // Outside of what we saw ourselves it cannot be: then the clocks are not one after all.
-    const usable = this.#o.driver.sharedClock && theirsMs >= 0 && theirsMs <= oursMs;
-    return usable
-      ? { downtimeMs: theirsMs, downtimeClock: 'vmm' }
-      : { downtimeMs: oursMs, downtimeClock: 'orchestrator' };
-  }
-
   // ── While it runs on the destination ────────────────────────────────────────────────────────────────────────────
 
   async #fill(): Promise<MigrationView> {
     if (this.#watch === undefined) throw new Error('filling without a watch');
-    const view = await this.#unlessAborted(this.#watch);
+    const view = await unlessAborted(this.#signal, this.#watch);
     if (view.phase !== AgentPhase.COMPLETED) throw errorOf(view);
     if (view.error !== undefined) this.#warn(`the source agent was not told that all is done: ${view.error.message}`);
     const [vmId, generation] = [this.#vmId, this.#generation ?? 0];
@@ -332,32 +333,8 @@ class MigrationRun {
     return value;
   }
 
-  async #unlessAborted<T>(work: Promise<T>): Promise<T> {
-    const aborted = abortedOf(this.#signal);
-    try {
-      return await Promise.race([work, aborted.promise]);
-    } finally {
-      aborted.release();
-    }
-  }
-
-  #refuseIfAborted(): void {
-    if (this.#signal.aborted) throw cancelledByCaller();
-  }
-
   #warn(message: string): void {
     this.#warnings.push(message);
     this.events.push({ type: 'warning', message });
   }
-}
-
-/** Rejects with CANCELLED once the signal is aborted, unless released before. */
-function abortedOf(signal: AbortSignal): { readonly promise: Promise<never>; release(): void } {
-  let onAbort = (): void => undefined;
-  const promise = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(cancelledByCaller());
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
-  });
-  return { promise, release: () => signal.removeEventListener('abort', onAbort) };
 }

@@ -6,7 +6,12 @@ import {
   LARGE,
   pagewake,
   setStage,
+  startDestination,
+  startDestinationVmm,
   startHeld,
+  startSource,
+  takeSnapshot,
+  temporaryFolder,
   untilItWorks,
   whyNoMigrations,
   type Stage,
@@ -61,9 +66,9 @@ const SOURCE_RUNS: readonly Case[] = [
     says: /ENOENT.*; the guest runs on on the source$/m,
   },
   {
-    name: 'a source that the destination cannot reach, after the hand-over',
+    name: 'a source that the destination cannot reach',
     args: ({ args }) => [...args, '--source-from-destination', NOBODY],
-    says: /SOURCE_UNREACHABLE: .*; the guest runs on on the source$/m,
+    says: /SOURCE_UNREACHABLE: the destination agent does not reach the source agent at 127\.0\.0\.1:1 .*; the guest runs on on the source$/m,
   },
 ];
 
@@ -90,6 +95,30 @@ test('after a failure before the hand-over the same migration succeeds', WHOLE, 
   assert.equal(code, 0, stderr);
   assert.equal((await stage.to.ask('verify'))['wrong'], 0);
 });
+
+test(
+  'a snapshot that is not what the destination VMM has is refused at the hand-over: exit 3, nothing lost',
+  WHOLE,
+  async (t) => {
+    const folder = temporaryFolder(t);
+    const [image, source, destination, to] = await Promise.all([
+      takeSnapshot(t, folder),
+      startSource(t),
+      startDestination(t, folder),
+      startDestinationVmm(t, folder),
+    ]);
+    const agents = ['--source', source.address, '--destination', destination.address];
+    const files = ['--snapshot', image, '--state', `${image}.state`, '--destination-vmm', `unix:${to.socket}`];
+    const args = ['migrate', '--vm', 'testvmm', '--id', 'cut', ...agents, ...files, '--regions', '2'];
+    const { code, stderr } = await pagewake(t, args);
+    assert.match(stderr, /^pagewake migrate: GEOMETRY_MISMATCH: .*; the snapshot is as it was$/m);
+    assert.equal(code, 3);
+    assert.equal((await to.child.exited).code, 3);
+    const watched = await pagewake(t, ['watch', 'cut', '--destination', destination.address]);
+    assert.equal(watched.code, 1);
+    assert.match(watched.stderr, /^pagewake watch: GEOMETRY_MISMATCH: /m);
+  },
+);
 
 async function assertSourceIsPaused({ from }: Stage): Promise<void> {
   assert.equal((await from.ask('stats'))['state'], 'paused');
