@@ -6,8 +6,10 @@ import { migrationService, type NewMigration } from './adapters/migration-servic
 import { destAgentConfig, type DestAgentConfig } from './config.ts';
 import {
   aborted,
+  ErrorReason,
   newSpanId,
   newTraceId,
+  PagewakeError,
   runProgram,
   startServer,
   startTelemetry,
@@ -34,16 +36,38 @@ export function serveDest(argv: readonly string[]): Promise<number> {
   return runProgram(spec, argv, serve);
 }
 
-async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<number> {
+export interface DestServices {
+  readonly services: readonly ReturnType<typeof migrationService>[];
+  readonly registry: SessionRegistry;
+}
+
+type SessionConfig = Pick<
+  DestAgentConfig,
+  | 'vmmSocketDir'
+  | 'sourceTlsCa'
+  | 'sourceTlsCert'
+  | 'sourceTlsKey'
+  | 'sourceServerName'
+  | 'insecurePlaintext'
+  | 'traceFaultRatio'
+>;
+
+/** The agent without its process: what the tests put behind a server of their own. */
+export function destServices(config: SessionConfig, log: Life['log'], telemetry: Telemetry): DestServices {
   makeSocketDir(config.vmmSocketDir);
-  const telemetry = await startTelemetry({ serviceName: 'pagewake-dest-agent', log });
   const registry = new SessionRegistry();
   const service = migrationService({
     registry,
     newSession: (migration) => newSession(migration, config, telemetry, log),
     onBug: (err) => log.error({ err }, 'a bug'),
   });
-  const server = await startServer({ ...config, services: [service] });
+  return { services: [service], registry };
+}
+
+async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<number> {
+  const telemetry = await startTelemetry({ serviceName: 'pagewake-dest-agent', log });
+  const { services, registry } = destServices(config, log, telemetry);
+  const server = await startServer({ ...config, services });
   log.info({ address: server.address, security: server.security, tracing: telemetry.enabled }, 'listening');
   await aborted(stop);
   const active = registry.active();
@@ -58,13 +82,16 @@ const LEFT_BEHIND =
 
 function newSession(
   migration: NewMigration,
-  config: DestAgentConfig,
+  config: SessionConfig,
   telemetry: Telemetry,
   log: Life['log'],
 ): MigrationSession {
   const vmmSocket = join(config.vmmSocketDir, `${migration.vmId}.sock`);
   if (Buffer.byteLength(vmmSocket) > MAX_SOCKET_PATH_BYTES)
-    throw new UserError(`${vmmSocket} is too long for a Unix socket; give a shorter --vmm-socket-dir`);
+    throw new PagewakeError(
+      ErrorReason.INVALID_ARGUMENT,
+      `${vmmSocket} is too long for a Unix socket; give a shorter vm_id, or the agent a shorter --vmm-socket-dir`,
+    );
   const trace = traceFor(migration, telemetry);
   const session: MigrationSession = new MigrationSession({
     ...migration,

@@ -13,7 +13,7 @@ import {
 } from '@pagewake/proto';
 import { create } from '@bufbuild/protobuf';
 import { WatchResponseSchema } from '@pagewake/proto';
-import { ErrorReason, hexId, PagewakeError, toServiceError } from '../kit.ts';
+import { ErrorReason, hexId, PagewakeError, toServiceError, UserError } from '../kit.ts';
 import type { TraceIds } from '../lanes/messages.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { MigrationSession } from '../session/session.ts';
@@ -84,11 +84,20 @@ async function nextView(session: MigrationSession, intervalMs: number, gone: Abo
 export function migrationService(options: MigrationServiceOptions): BoundService {
   const { registry } = options;
   const view = (session: MigrationSession) => ({ migration: toMigration(session.snapshot()) });
+  const sessionOf = (migration: NewMigration): MigrationSession => {
+    try {
+      return options.newSession(migration);
+    } catch (error) {
+      // Not an address, or one that this agent's settings do not let it speak to.
+      if (error instanceof UserError) throw invalid(`source_address ${migration.sourceAddress}: ${error.message}`);
+      throw error;
+    }
+  };
   const handlers: Handlers<typeof MigrationService> = {
     async start(request) {
       const migration = check(request);
       registry.check(migration.migrationId, migration.vmId);
-      const session = options.newSession(migration);
+      const session = sessionOf(migration);
       registry.add(session);
       await session.prepare();
       return view(session);
