@@ -163,6 +163,11 @@ export class Toucher {
     return JSON.parse(text ?? '') as Record<string, unknown>;
   }
 
+  /** Messages that came and that nobody asked for. */
+  unread(): readonly string[] {
+    return this.#lines.filter((line) => line.startsWith('channel '));
+  }
+
   async channelClosed(): Promise<void> {
     await this.#answer('the channel is closed', /^closed$/);
   }

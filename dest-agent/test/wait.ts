@@ -6,11 +6,11 @@ export const BUDGET_MS = 20_000;
 export const BUDGET = { timeout: 60_000 };
 
 /** Resolves once `found` gives something other than undefined or false. */
-export async function until<T>(what: string, found: () => T | undefined | false): Promise<T> {
+export async function until<T>(what: string, found: () => T | Promise<T>): Promise<Exclude<T, undefined | false>> {
   const deadline = performance.now() + BUDGET_MS;
   for (;;) {
-    const value = found();
-    if (value !== undefined && value !== false) return value;
+    const value = await found();
+    if (value !== undefined && value !== false) return value as Exclude<T, undefined | false>;
     if (performance.now() > deadline) throw new Error(`not within ${String(BUDGET_MS / 1000)} s: ${what}`);
     await sleep(2);
   }
