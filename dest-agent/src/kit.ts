@@ -18,6 +18,7 @@ export {
   startServer,
   startTelemetry,
   toServiceError,
+  unixMs,
   UserError,
   type ClientLinkOptions,
   type Life,

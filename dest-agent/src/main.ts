@@ -1,5 +1,5 @@
 /** The destination agent: wires adapters to sessions, serves, ends in good order. */
-import { chmodSync, mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFinal } from '@pagewake/core';
 import { migrationService, type NewMigration } from './adapters/migration-service.ts';
@@ -72,6 +72,7 @@ async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<numb
   await aborted(stop);
   const active = registry.active();
   for (const session of active) log.error({ migration: session.migrationId, phase: session.phase }, LEFT_BEHIND);
+  await Promise.all(active.map((session) => session.leave()));
   await server.shutdown();
   await telemetry.shutdown();
   return active.length === 0 ? 0 : 1;
@@ -125,13 +126,23 @@ function traceFor(migration: NewMigration, telemetry: Telemetry): TraceIds {
   return { traceId, spanId: newSpanId(), sampled };
 }
 
-/** Whoever may connect may hand over any memory as a VM's, so the folder is the agent's user's alone. */
+/**
+ * Whoever may connect may hand over any memory as a VM's, so the folder is the agent's user's alone. One that is there already is never
+ * changed: it may be somebody else's.
+ */
 function makeSocketDir(path: string): void {
   try {
-    mkdirSync(path, { recursive: true });
-    chmodSync(path, 0o700);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    const { mode, uid } = statSync(path);
+    const others = (mode & 0o022) !== 0;
+    if (others || uid !== process.getuid?.())
+      throw new UserError(
+        `--vmm-socket-dir: ${path} ${others ? 'may be written by others' : 'belongs to another user'}; give a folder that is this user's alone (mode 0700)`,
+        2,
+      );
   } catch (error) {
+    if (error instanceof UserError) throw error;
     const why = error instanceof Error ? error.message : String(error);
-    throw new UserError(`--vmm-socket-dir: cannot use ${path}: ${why}`, 2);
+    throw new UserError(`--vmm-socket-dir: cannot use ${path}: ${why}`, 2, { cause: error });
   }
 }

@@ -41,6 +41,6 @@ export class Control {
   }
 
   #rejectAll(error: Error): void {
-    for (const { reject } of this.#waiting.splice(0)) reject(error);
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
   }
 }

@@ -2,7 +2,7 @@
  * Reads an OTLP ExportTraceServiceRequest: only the fields that the tests look at, by the numbers of opentelemetry-proto's
  * `trace.proto` and `common.proto`. Fields that are not named here are passed over, as protobuf asks.
  */
-import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { BinaryReader } from '@bufbuild/protobuf/wire';
 
 export interface ReceivedSpan {
   readonly service: string;
@@ -26,7 +26,7 @@ function readMessage(bytes: Uint8Array, handlers: Readonly<Record<number, Handle
     const [field, wireType] = reader.tag();
     const handler = handlers[field];
     if (handler) handler(reader);
-    else reader.skip(wireType as WireType, field);
+    else reader.skip(wireType, field);
   }
 }
 

@@ -29,7 +29,7 @@ export class OfferedMemory {
           ? 'shared'
           : 'none';
       const huge = offer.layout.regions.some((r) => r.pageSizeBytes === HUGE_PAGE_BYTES);
-      this.traits = { file, huge, minor: offer.minor, exactWrite: writeIsExact() };
+      this.traits = { file, huge, minor: offer.minor, exactWrite: this.#writeIsExact() };
     } catch (error) {
       this.close();
       throw error;
@@ -60,6 +60,13 @@ export class OfferedMemory {
 
   #fileDescriptor(): number | undefined {
     return this.#descriptors.get('guest_memfd') ?? this.#descriptors.get('memfd');
+  }
+
+  /** Asked of the file's own mount where it has one that can be seen (tmpfs), else of a memfd of ours. */
+  #writeIsExact(): boolean {
+    const fd = this.#fileDescriptor();
+    const huge = fd === undefined ? undefined : hugeOptionOf(fd);
+    return huge === undefined ? writeIsExact() : huge === 'never';
   }
 
   #checkFile(): void {
@@ -112,6 +119,15 @@ function featuresOf(fd: number): number {
   const match = /^API:\s*[0-9a-f]+:([0-9a-f]+):/m.exec(text);
   if (!match?.[1]) throw bad('the descriptor that is named uffd is not a userfaultfd');
   return Number.parseInt(match[1], 16);
+}
+
+/** The `huge=` option of the mount that a file is on; undefined where the mount is not visible (a memfd) or has none. */
+function hugeOptionOf(fd: number): string | undefined {
+  const mountId = /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  const mount = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .find((line) => line.startsWith(`${mountId} `));
+  return /\bhuge=([a-z_]+)/.exec(mount ?? '')?.[1];
 }
 
 let exact: boolean | undefined;

@@ -147,8 +147,10 @@ export class BulkLane {
   #installZeros(run: PlacedRun): void {
     const { traits, trapped, ledger } = this.#o;
     // Nothing can have touched untrapped memory yet: it is as empty as it was made, so zero already.
-    if (!trapped) ledger.installed(run.region.firstLedgerPage + run.firstPage, run.pageCount, this.#scratch);
-    else if (traits.huge) this.#install('copy', run, this.#zeroBytes(run), 0);
+    if (!trapped) {
+      ledger.installed(run.region.firstLedgerPage + run.firstPage, run.pageCount, this.#scratch);
+      this.#o.counters.add('pagesInstalled', run.pageCount);
+    } else if (traits.huge) this.#install('copy', run, this.#zeroBytes(run), 0);
     else this.#install('zeropage', run, NO_BYTES, 0);
     this.#checkWhole();
   }

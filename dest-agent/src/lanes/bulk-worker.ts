@@ -63,7 +63,6 @@ function handle(message: ToLane, context: LaneContext): void {
     case 'stage2':
     case 'removed':
     case 'unregister':
-    case 'poison':
       return;
   }
 }

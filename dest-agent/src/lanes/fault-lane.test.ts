@@ -6,7 +6,7 @@ import { honestFault, honestRange, startRig } from '../../test/rig.ts';
 import { lacking } from '../../test/toucher.ts';
 import { BUDGET, until } from '../../test/wait.ts';
 import { PAGE } from '../adapters/ledger.ts';
-import { poisonMissing, unregisterAll } from './teardown.ts';
+import { poisonAbsent, unregisterAll } from './teardown.ts';
 
 const UFFD = { ...BUDGET, skip: lacking('userfaultfd by syscall', 'MISSING on memfd', 'ZEROPAGE on memfd') };
 
@@ -120,7 +120,7 @@ for (const [reason, lies] of [
         assert.equal(source.asked.length, 3);
         assert.equal(rig.ledger.state(4), PAGE.requested);
         assert.equal(await rig.toucher.isMapped(4), false);
-        await poisonMissing(rig.memory, rig.ledger, () => rig.lane.drain());
+        await poisonAbsent(rig.memory, rig.ledger);
         assert.deepEqual(await touch, SIGBUS);
       },
     );
@@ -349,7 +349,7 @@ test('unregistering wakes everybody', UFFD, async (t) => {
   rig.lane.start();
   const touches = [rig.toucher.touch(0, 1), rig.toucher.touch(1, 14)];
   await until('both faults are read', () => rig.counters.get('total') === 2);
-  assert.equal(unregisterAll(rig.memory), false);
+  assert.deepEqual(unregisterAll(rig.memory), { exited: false, refused: undefined });
   assert.deepEqual(await Promise.all(touches), [seen(zeros), seen(zeros)]);
 });
 
@@ -363,5 +363,5 @@ test('a VMM that exited while its page was on the way is told, and unregistering
   await rig.toucher.kill();
   source.reply(fault.faultId, frameOf(1, 1));
   await rig.posted('vmm-exited');
-  assert.equal(unregisterAll(rig.memory), true);
+  assert.deepEqual(unregisterAll(rig.memory), { exited: true, refused: undefined });
 });

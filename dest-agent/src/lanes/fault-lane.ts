@@ -15,7 +15,7 @@ import { decodeFrame } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
 import type { FaultOnWire, FaultRequests, FaultsReply } from '../adapters/page-source.ts';
-import { ErrorReason } from '../kit.ts';
+import { ErrorReason, unixMs } from '../kit.ts';
 import type { Counters, FaultCounter, FaultHint } from './counters.ts';
 import { FaultIntake, type FaultEvent } from './fault-intake.ts';
 import type { FaultTracer } from './fault-trace.ts';
@@ -27,6 +27,8 @@ import { RetryQueue } from './retry-queue.ts';
 
 /** After so many refused frames for one page the source is not believed any more. */
 const MAX_REFUSALS = 3;
+/** An hour; what takes longer is not recorded. */
+const HIGHEST_STALL_NS = 3_600_000_000_000;
 
 export interface FaultLaneOptions {
   readonly memory: VmMemory;
@@ -47,7 +49,7 @@ export class FaultLane {
   readonly #local: LocalResolver;
   readonly #retries: RetryQueue;
   readonly #pending = new PendingFaults();
-  readonly #stalls = createHistogram({ lowest: 1, highest: 3_600_000_000, figures: 3 });
+  readonly #stalls = createHistogram({ lowest: 1, highest: HIGHEST_STALL_NS, figures: 3 });
   readonly #scratch: Uint32Array;
   #removedWaiters: number[] = [];
   #batch: FaultOnWire[] = [];
@@ -69,6 +71,7 @@ export class FaultLane {
       missing: (place, waiter) => this.#resolve(place, waiter, undefined),
       vmmExited: () => options.post({ type: 'vmm-exited' }),
       alarm: (message) => this.#alarm(message),
+      fatal: (message) => this.#fatal(message),
     });
     const { uffd, layout } = options.memory;
     this.#intake =
@@ -80,7 +83,7 @@ export class FaultLane {
           this.#resolveRemoved();
           this.#flush();
         },
-        onClosed: (message) => this.#alarm(`the userfaultfd cannot be read any more: ${message}`),
+        onClosed: (message) => this.#fatal(`the userfaultfd cannot be read any more: ${message}`),
         onAlarm: (message) => this.#alarm(message),
       });
   }
@@ -252,7 +255,7 @@ export class FaultLane {
         this.#o.post({ type: 'vmm-exited' });
         return;
       case 'alarm':
-        this.#o.post({ type: 'fatal', error: { reason: ErrorReason.INTERNAL, message: result.message, metadata: {} } });
+        this.#fatal(result.message);
     }
   }
 
@@ -340,6 +343,10 @@ export class FaultLane {
   #alarm(message: string): void {
     this.#o.post({ type: 'alarm', message });
   }
+
+  #fatal(message: string): void {
+    this.#o.post({ type: 'fatal', error: { reason: ErrorReason.INTERNAL, message, metadata: {} } });
+  }
 }
 
 const COUNTER_OF: Readonly<Record<InstallCall, FaultCounter>> = {
@@ -351,5 +358,5 @@ const COUNTER_OF: Readonly<Record<InstallCall, FaultCounter>> = {
   wake: 'byWake',
 };
 
-/** The wall clock may be stepped, so the difference is taken anew for every record. */
-const unixOffsetMs = (): number => performance.timeOrigin + performance.now() - monotonicMs();
+/** From the clock of the events to Unix time, now: the wall clock may be set, so every record takes it anew. */
+const unixOffsetMs = (): number => unixMs() - monotonicMs();

@@ -5,7 +5,7 @@ import { Counters, FAULT_COUNTERS } from './counters.ts';
 import { FaultLane } from './fault-lane.ts';
 import { FaultTracer } from './fault-trace.ts';
 import type { LaneToLane, ToLane } from './messages.ts';
-import { poisonMissing, unregisterAll } from './teardown.ts';
+import { unregisterAll } from './teardown.ts';
 import { runLane, type LaneContext } from './worker.ts';
 
 const STALL_INTERVAL_MS = 100;
@@ -13,7 +13,6 @@ const STALL_INTERVAL_MS = 100;
 interface Attached {
   readonly lane: FaultLane;
   readonly memory: VmMemory;
-  readonly ledger: PageLedger;
   readonly tracer: FaultTracer;
   readonly counters: Counters<(typeof FAULT_COUNTERS)[number]>;
 }
@@ -44,7 +43,7 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
     else lane.onOrphans(out.pages);
   });
   setInterval(() => lane.writeStalls(), STALL_INTERVAL_MS).unref();
-  return { lane, memory, ledger, tracer, counters };
+  return { lane, memory, tracer, counters };
 }
 
 function openStream({ lane, counters }: Attached, session: Uint8Array, context: LaneContext): void {
@@ -67,7 +66,7 @@ function handle(message: ToLane, context: LaneContext): void {
     return;
   }
   if (!attached) return;
-  const { lane, memory, ledger, tracer } = attached;
+  const { lane, memory, tracer } = attached;
   switch (message.type) {
     case 'reopened':
       openStream(attached, message.session, context);
@@ -87,17 +86,12 @@ function handle(message: ToLane, context: LaneContext): void {
       return;
     case 'unregister': {
       lane.drain();
-      const exited = unregisterAll(memory);
+      const unregistered = unregisterAll(memory);
       lane.writeStalls();
       tracer.flush();
-      context.post({ type: 'unregistered', exited });
+      context.post({ type: 'unregistered', ...unregistered });
       return;
     }
-    case 'poison':
-      lane.dropStream();
-      lane.drain();
-      void poisonMissing(memory, ledger, () => lane.drain()).then((pages) => context.post({ type: 'poisoned', pages }));
-      return;
     case 'pause':
     case 'resume':
       return;

@@ -18,6 +18,8 @@ export interface LocalResolverOptions {
   missing(place: PagePlace, waiter: Waiter): void;
   vmmExited(): void;
   alarm(message: string): void;
+  /** The waiter cannot be helped, so the guest cannot go on: the migration ends, and ends its waiters. */
+  fatal(message: string): void;
 }
 
 export class LocalResolver {
@@ -119,7 +121,7 @@ export class LocalResolver {
         this.#o.vmmExited();
         return;
       default:
-        this.#o.alarm(`${call} of ${describe(run)}: ${outcome.kind === 'refused' ? outcome.errno : outcome.kind}`);
+        this.#o.fatal(`${call} of ${describe(run)}: ${outcome.kind === 'refused' ? outcome.errno : outcome.kind}`);
     }
   }
 }

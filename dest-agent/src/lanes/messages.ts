@@ -74,9 +74,7 @@ export type ToLane =
   /** Let go of the source: its streams are closed, what is in flight is dropped. */
   | { readonly type: 'detach-source' }
   /** Fault lane: the ledger is full: drain, unregister. */
-  | { readonly type: 'unregister' }
-  /** Fault lane: nothing more will come: poison what is missing, so that a touch is a SIGBUS and not a wait for ever. */
-  | { readonly type: 'poison' };
+  | { readonly type: 'unregister' };
 
 export type FromLane =
   | { readonly type: 'started' }
@@ -89,8 +87,7 @@ export type FromLane =
   | { readonly type: 'stage2-resolved'; readonly id: number; readonly ledgerPage: number }
   | { readonly type: 'removed-noted'; readonly offset: number; readonly len: number }
   | { readonly type: 'source-detached' }
-  | { readonly type: 'unregistered'; readonly exited: boolean }
-  | { readonly type: 'poisoned'; readonly pages: number }
+  | { readonly type: 'unregistered'; readonly exited: boolean; readonly refused: string | undefined }
   | { readonly type: 'alarm'; readonly message: string }
   | { readonly type: 'faults-traced'; readonly records: readonly FaultRecord[] };
 

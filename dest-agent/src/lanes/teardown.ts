@@ -1,41 +1,66 @@
 /** The two ends of a VM's time with the agent: every page is there, or some never will be. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { MAX_CLAIM_PAGES, type PageLedger } from '../adapters/ledger.ts';
+import type { Region } from '@pagewake/core';
+import { PAGE, UFFD_EVENT_BATCH, UFFD_EVENT_FIELDS, type PageLedger } from '../adapters/ledger.ts';
 import type { PlacedRun, VmMemory } from '../adapters/memory.ts';
 import { slice } from './installer.ts';
 
-/** Gives the ranges back to the kernel. True where the VMM is gone already (then there is nothing to give back). */
-export function unregisterAll(memory: VmMemory): boolean {
-  let exited = false;
+export interface Unregistered {
+  /** The VMM is gone already: there is nothing to give back. */
+  readonly exited: boolean;
+  /** What the kernel said where it would not, and of which region. */
+  readonly refused: string | undefined;
+}
+
+/** Gives the ranges back to the kernel, which wakes everybody who waits there. */
+export function unregisterAll(memory: VmMemory): Unregistered {
   for (const region of memory.layout.regions) {
     const outcome = memory.unregister(region);
-    if (outcome.kind === 'exited') exited = true;
+    if (outcome.kind === 'exited') return { exited: true, refused: undefined };
+    if (outcome.kind !== 'done') {
+      const why = outcome.kind === 'refused' ? outcome.errno : outcome.kind;
+      return { exited: false, refused: `region ${region.index}: ${why}` };
+    }
   }
-  return exited;
+  return { exited: false, refused: undefined };
 }
 
 /**
- * Poisons every page that has not come, so that a touch is a SIGBUS (EHWPOISON in a vCPU) and neither a zero nor a wait for ever. Pages that
- * are known to be zero stay as they are, and so does a page that turns out to be there.
- * @param drainEvents reads and handles what the userfaultfd has: while a range is being given back the kernel refuses to poison
+ * Poisons every page that is not there, so that a touch is a SIGBUS (EHWPOISON in a vCPU) and neither a zero nor a wait for ever. Pages that are known to
+ * be zero are poisoned as well: nobody will be here to resolve them, and a guest that has lost other pages is not to go on.
+ * A page that turns out to be there stays as it is. No lane may run any more.
  * @returns how many pages were poisoned
  */
-export async function poisonMissing(memory: VmMemory, ledger: PageLedger, drainEvents: () => void): Promise<number> {
+export async function poisonAbsent(memory: VmMemory, ledger: PageLedger): Promise<number> {
   let poisoned = 0;
   for (const region of memory.layout.regions) {
-    const end = region.firstLedgerPage + region.pageCount;
-    ledger.release(region.firstLedgerPage, region.pageCount, new Uint32Array(region.pageCount));
-    for (;;) {
-      // Claimed for good: nobody may install over the poison.
-      const run = ledger.claimRun(region.firstLedgerPage, end, MAX_CLAIM_PAGES);
+    let from = 0;
+    while (from < region.pageCount) {
+      const run = absentRun(region, from, ledger);
       if (!run) break;
-      const placed = { region, firstPage: run.first - region.firstLedgerPage, pageCount: run.count };
-      const pages = await poisonRun(memory, placed, drainEvents);
+      const pages = await poisonRun(memory, run, () => drainAll(memory));
       if (pages === undefined) return poisoned;
       poisoned += pages;
+      from = run.firstPage + run.pageCount;
     }
   }
   return poisoned;
+}
+
+/** The first run at or after a page of the region that the ledger does not call present. */
+function absentRun(region: Region, from: number, ledger: PageLedger): PlacedRun | undefined {
+  const isThere = (page: number): boolean => ledger.state(region.firstLedgerPage + page) === PAGE.present;
+  let first = from;
+  while (first < region.pageCount && isThere(first)) first++;
+  let end = first;
+  while (end < region.pageCount && !isThere(end)) end++;
+  return end > first ? { region, firstPage: first, pageCount: end - first } : undefined;
+}
+
+/** Lets whoever waits for an event to be read go on; what they do no longer matters. */
+function drainAll(memory: VmMemory): void {
+  const events = new Float64Array(UFFD_EVENT_BATCH * UFFD_EVENT_FIELDS);
+  while ((memory.uffd?.drain(events) ?? 0) === UFFD_EVENT_BATCH);
 }
 
 /** @returns how many pages were poisoned; undefined where the VMM is gone or will have none of it */

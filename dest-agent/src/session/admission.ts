@@ -1,10 +1,13 @@
 /** From what a VMM handed over to memory that may be filled, or the typed reason why not. */
 import { chooseTier, type Mode, type TierChoice } from '@pagewake/core';
 import { PageLedger } from '../adapters/ledger.ts';
+import { VmMemory } from '../adapters/memory.ts';
 import { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, PagewakeError } from '../kit.ts';
 import type { AttachedMemory } from '../lanes/messages.ts';
+import { poisonAbsent } from '../lanes/teardown.ts';
 import type { LaneDescriptors } from './lanes.ts';
+import type { LedgerTotals } from './snapshot.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
 
 export type Choice = Extract<TierChoice, { kind: 'chosen' }>;
@@ -66,6 +69,26 @@ export class AdmittedVm {
 
   noteZero(first: number, count: number): void {
     this.zeroAtOpen += this.ledger.setZero(first, count);
+  }
+
+  totals(): LedgerTotals {
+    const counts = this.ledger.counts();
+    return {
+      total: this.layout.pageCount,
+      unresolved: counts.missing + counts.requested,
+      zeroAtOpen: this.zeroAtOpen,
+      removed: counts.removed,
+    };
+  }
+
+  /** Poisons what has not come. Only once no lane runs any more. @returns how many pages */
+  async poison(): Promise<number> {
+    const memory = new VmMemory(this.attachment.regions, { ...this.#memory.duplicate(), pid: undefined });
+    try {
+      return await poisonAbsent(memory, this.ledger);
+    } finally {
+      memory.close();
+    }
   }
 
   close(): void {

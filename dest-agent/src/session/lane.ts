@@ -4,9 +4,16 @@ import type { FromLane, LaneStart, ToLane } from '../lanes/messages.ts';
 
 type Kind = FromLane['type'];
 
+interface Waiting {
+  readonly kind: Kind;
+  resolve(message: FromLane): void;
+  reject(error: Error): void;
+}
+
 export class Lane {
   readonly #worker: Worker;
-  readonly #waiting = new Map<Kind, ((message: FromLane) => void)[]>();
+  #waiting: Waiting[] = [];
+  #crash: Error | undefined;
   #over = false;
 
   /**
@@ -16,12 +23,15 @@ export class Lane {
   constructor(script: URL, start: LaneStart, onMessage: (message: FromLane) => void, onCrash: (error: Error) => void) {
     this.#worker = new Worker(script, { workerData: start, transferList: [start.peer] });
     this.#worker.on('message', (message: FromLane) => {
-      const waiting = this.#waiting.get(message.type)?.shift();
+      const waiting = this.#waiting.find(({ kind }) => kind === message.type);
+      this.#waiting = this.#waiting.filter((one) => one !== waiting);
       onMessage(message);
-      waiting?.(message);
+      waiting?.resolve(message);
     });
     this.#worker.on('error', (error) => {
-      if (!this.#over) onCrash(error instanceof Error ? error : new Error(String(error)));
+      this.#crash = error instanceof Error ? error : new Error(String(error));
+      this.#rejectAll(this.#crash);
+      if (!this.#over) onCrash(this.#crash);
     });
   }
 
@@ -29,17 +39,24 @@ export class Lane {
     this.#worker.postMessage(message);
   }
 
-  /** Resolves with the next message of a kind. The caller races it against the session's end. */
+  /** The next message of a kind. Rejects where the lane crashes or is ended before it comes: nobody waits for the dead. */
   next<K extends Kind>(kind: K): Promise<Extract<FromLane, { type: K }>> {
-    return new Promise((resolve) => {
-      const queue = this.#waiting.get(kind) ?? [];
-      queue.push((message) => resolve(message as Extract<FromLane, { type: K }>));
-      this.#waiting.set(kind, queue);
+    const promise = new Promise<FromLane>((resolve, reject) => {
+      if (this.#crash) reject(this.#crash);
+      else this.#waiting.push({ kind, resolve, reject });
     });
+    // Whoever waits meets the rejection; that nobody does any more is no error of its own.
+    promise.catch(() => undefined);
+    return promise as Promise<Extract<FromLane, { type: K }>>;
   }
 
   async terminate(): Promise<void> {
     this.#over = true;
+    this.#rejectAll(new Error('the lane was ended'));
     await this.#worker.terminate();
+  }
+
+  #rejectAll(error: Error): void {
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
   }
 }

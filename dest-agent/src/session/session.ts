@@ -1,30 +1,28 @@
 /**
- * One migration on the destination, from the call that prepares it to the ledger that is full. Owns the phases; the lanes own the pages.
+ * One migration on the destination, from the call that prepares it to the ledger that is full. Owns the order of things; the lanes own the pages.
  */
 import { randomBytes } from 'node:crypto';
-import { EventEmitter } from 'node:events';
-import { advance, isFinal, mayFollow, type HandshakeError, type Phase, type VmmMessage } from '@pagewake/core';
+import type { HandshakeError, VmmMessage } from '@pagewake/core';
 import { isRecoverable } from '../adapters/page-source.ts';
 import { SourceSession } from '../adapters/source-session.ts';
+import { linkOptions } from '../adapters/link-options.ts';
 import { ErrorReason, PagewakeError, reasonName } from '../kit.ts';
 import { BULK_COUNTERS, FAULT_COUNTERS } from '../lanes/counters.ts';
-import type { FromLane, LaneError, TraceIds } from '../lanes/messages.ts';
+import type { FromLane, LaneError } from '../lanes/messages.ts';
 import { AdmittedVm } from './admission.ts';
 import { Alarms } from './alarms.ts';
 import { Lanes } from './lanes.ts';
+import { PhaseMachine } from './phase-machine.ts';
 import { ProcessEnd } from './process-end.ts';
 import { Reopener } from './reopener.ts';
-import { readAll, type LedgerTotals, type SessionSnapshot } from './snapshot.ts';
 import type { SessionOptions } from './session-options.ts';
-import { laneOrderOf } from './vmm-orders.ts';
+import { NO_LEDGER, readAll, type LedgerTotals, type SessionSnapshot } from './snapshot.ts';
 import { VmmLink, type ReceivedOffer } from './vmm-link.ts';
+import { laneOrderOf } from './vmm-orders.ts';
 
-interface Events {
-  /** The phase, or anything else worth telling at once. */
-  change: [];
-}
-
-export class MigrationSession extends EventEmitter<Events> {
+export class MigrationSession extends PhaseMachine {
+  readonly migrationId: string;
+  readonly vmId: string;
   readonly #o: SessionOptions;
   readonly #lanes: Lanes;
   readonly #source: SourceSession;
@@ -32,31 +30,26 @@ export class MigrationSession extends EventEmitter<Events> {
   readonly #reopener: Reopener;
   readonly #alarms: Alarms;
   readonly #startedAtMs = Date.now();
-  #phase: Phase = 'preparing';
-  #pausedByUser = false;
+  #prefetchPaused = false;
   #error: PagewakeError | undefined;
-  #vmmEnd: ProcessEnd | undefined;
   #vm: AdmittedVm | undefined;
+  #vmmEnd: ProcessEnd | undefined;
   #session: Uint8Array = new Uint8Array(0);
   #fillingSinceMs: number | undefined;
   #filledAtMs: number | undefined;
   #linkLosses = 0;
-  #released = false;
-  #lastLedger: LedgerTotals = { total: 0, unresolved: 0, zeroAtOpen: 0, removed: 0 };
+  /** The kernel has the ranges back: the VM is whole, whatever happens to anybody from here on. */
+  #unregistered = false;
+  #ending: Promise<void> | undefined;
+  #lastLedger: LedgerTotals = NO_LEDGER;
 
   constructor(options: SessionOptions) {
     super();
+    this.migrationId = options.migrationId;
+    this.vmId = options.vmId;
     this.#o = options;
-    this.setMaxListeners(0);
     this.#alarms = new Alarms(options.log);
-    const link = {
-      tlsCa: options.credentials.tlsCa,
-      tlsCert: options.credentials.tlsCert,
-      tlsKey: options.credentials.tlsKey,
-      serverName: options.credentials.serverName,
-      insecurePlaintext: options.credentials.allowPlaintext,
-    };
-    this.#source = new SourceSession(options.sourceAddress, link, {
+    this.#source = new SourceSession(options.sourceAddress, linkOptions(options.credentials), {
       vmId: options.vmId,
       generation: options.generation,
       token: options.token,
@@ -80,81 +73,75 @@ export class MigrationSession extends EventEmitter<Events> {
     });
     this.#reopener = new Reopener(
       () => this.#reopen().catch((error: unknown) => this.#failed(error)),
-      () => this.#phase === 'interrupted',
+      () => this.phase === 'interrupted',
     );
-  }
-
-  get phase(): Phase {
-    return this.#phase;
-  }
-
-  get migrationId(): string {
-    return this.#o.migrationId;
-  }
-
-  get vmId(): string {
-    return this.#o.vmId;
-  }
-
-  get trace(): TraceIds {
-    return this.#o.trace;
   }
 
   // ── What the orchestrator asks for ──────────────────────────────────────────────────────────────────────────────
 
-  /** Starts the lanes, reaches the source, listens for the VMM. @throws PagewakeError what stood in the way; the session is failed then */
+  /**
+   * Starts the lanes, reaches the source, listens for the VMM.
+   * @throws PagewakeError what stood in the way; the session is failed then
+   */
   async prepare(): Promise<void> {
-    const failed = new Promise<never>((_resolve, reject) => {
+    const over = new Promise<never>((_resolve, reject) => {
       this.on('change', () => {
-        if (isFinal(this.#phase)) reject(this.#error ?? new PagewakeError(ErrorReason.CANCELLED, 'cancelled'));
+        if (this.over) reject(this.#error ?? new PagewakeError(ErrorReason.CANCELLED, 'cancelled'));
       });
     });
     // Raced, so its rejection is seen; this keeps it from being an unhandled one where the race is over before.
-    failed.catch(() => undefined);
-    await Promise.race([this.#lanes.started(), failed]);
+    over.catch(() => undefined);
+    await Promise.race([this.#lanes.started(), over]);
     try {
       this.#vmm.listen(this.#o.vmmSocket);
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      const typed = new PagewakeError(
-        ErrorReason.INVALID_ARGUMENT,
-        `cannot listen for the VMM on ${this.#o.vmmSocket}: ${message}`,
-      );
+      const why = error instanceof Error ? error.message : String(error);
+      const message = `cannot listen for the VMM on ${this.#o.vmmSocket}: ${why}`;
+      const typed = new PagewakeError(ErrorReason.INVALID_ARGUMENT, message);
       this.#fail(typed);
       throw typed;
     }
-    this.#enter('awaiting-vmm');
+    this.enter('awaiting-vmm');
   }
 
+  /** While the source is lost this says only what holds once it is back. */
   pausePrefetch(): void {
-    this.#require('paused');
-    this.#pausedByUser = true;
+    if (this.phase !== 'interrupted' && this.phase !== 'paused' && this.phase !== 'filling')
+      throw this.wrongPhase('paused');
+    this.#prefetchPaused = true;
     this.#lanes.bulk.post({ type: 'pause' });
-    this.#enter('paused');
+    if (this.phase === 'filling') this.enter('paused');
   }
 
   resume(): void {
-    if (this.#phase === 'interrupted') {
-      this.#reopener.now();
-      return;
-    }
-    if (this.#phase !== 'paused') this.#require('filling');
-    this.#pausedByUser = false;
+    if (this.phase !== 'interrupted' && this.phase !== 'paused' && this.phase !== 'filling')
+      throw this.wrongPhase('resumed');
+    this.#prefetchPaused = false;
     this.#lanes.bulk.post({ type: 'resume' });
-    this.#enter('filling');
+    if (this.phase === 'interrupted') this.#reopener.now();
+    else this.enter('filling');
   }
 
   /** @param force also where a guest may run on pages that have come: it is lost then */
   cancel(force: boolean): void {
-    this.#require('cancelled');
-    const harmless = this.#phase === 'preparing' || this.#phase === 'awaiting-vmm';
+    if (!this.may('cancelled')) throw this.wrongPhase('cancelled');
+    const harmless = this.phase === 'preparing' || this.phase === 'awaiting-vmm';
     if (!harmless && !force)
       throw new PagewakeError(
         ErrorReason.WRONG_PHASE,
-        `the guest may be running on this host already and is lost if its migration is cancelled while ${this.#phase}; use force to do it all the same`,
-        { phase: this.#phase },
+        `the guest may be running on this host already and is lost if its migration is cancelled while ${this.phase}; use force to do it all the same`,
+        { phase: this.phase },
       );
     this.#giveUp('cancelled', new PagewakeError(ErrorReason.CANCELLED, 'cancelled by the orchestrator'));
+  }
+
+  /**
+   * The agent ends. Where that leaves a guest without its pages it stays as it is: its VMM holds the userfaultfd too, so it waits and
+   * never reads zeros.
+   */
+  leave(): Promise<void> {
+    this.#reopener.stop();
+    return this.#release();
   }
 
   snapshot(): SessionSnapshot {
@@ -162,7 +149,7 @@ export class MigrationSession extends EventEmitter<Events> {
     return {
       migrationId: this.#o.migrationId,
       vmId: this.#o.vmId,
-      phase: this.#phase,
+      phase: this.phase,
       error: this.#error,
       tier: this.#vm?.choice.tier,
       mode: this.#vm?.choice.mode,
@@ -179,27 +166,21 @@ export class MigrationSession extends EventEmitter<Events> {
   }
 
   #ledgerTotals(): LedgerTotals {
-    if (!this.#vm || this.#released) return this.#lastLedger;
-    const counts = this.#vm.ledger.counts();
-    this.#lastLedger = {
-      total: this.#vm.layout.pageCount,
-      unresolved: counts.missing + counts.requested,
-      zeroAtOpen: this.#vm.zeroAtOpen,
-      removed: counts.removed,
-    };
+    // Once released, what was last seen stays to be told.
+    if (this.#vm && !this.#ending) this.#lastLedger = this.#vm.totals();
     return this.#lastLedger;
   }
 
   // ── From the handshake to the first fault ───────────────────────────────────────────────────────────────────────
 
   async #open(received: ReceivedOffer): Promise<void> {
-    this.#enter('opening');
+    this.enter('opening');
     const vm = new AdmittedVm(received, this.#o.vmId, this.#o.wantedMode);
     this.#vm = vm;
     const { tier, mode, reason } = vm.choice;
     this.#o.log.info({ tier, mode, reason }, 'memory handed over');
     this.#session = await this.#source.open(vm.layout, (first, count) => vm.noteZero(first, count));
-    if (isFinal(this.#phase)) return;
+    if (this.over) return;
     this.#fillingSinceMs = Date.now();
     await this.#lanes.attach(
       vm.attachment,
@@ -208,8 +189,8 @@ export class MigrationSession extends EventEmitter<Events> {
       vm.vcpuThreads,
       this.#o.trace.sampled ? this.#o.trace : undefined,
     );
-    if (isFinal(this.#phase)) return;
-    this.#enter('filling');
+    if (this.over) return;
+    this.enter('filling');
     if (mode === 'post-copy') this.#vmm.send({ type: 'ready' });
     // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
     await this.#finish();
@@ -258,17 +239,16 @@ export class MigrationSession extends EventEmitter<Events> {
       case 'attached':
       case 'source-detached':
       case 'unregistered':
-      case 'poisoned':
         return;
     }
   }
 
   #onLost(error: PagewakeError): void {
-    if (this.#phase === 'preparing' || this.#phase === 'awaiting-vmm' || !mayFollow(this.#phase, 'interrupted')) return;
+    if (!this.may('interrupted')) return;
     this.#linkLosses++;
     this.#error = new PagewakeError(ErrorReason.SOURCE_LOST, `the source is lost: ${error.message}`);
     this.#o.log.warn({ error: error.message }, 'the link to the source is lost; faults wait, trying again');
-    this.#enter('interrupted');
+    this.enter('interrupted');
     this.#reopener.start();
   }
 
@@ -285,47 +265,49 @@ export class MigrationSession extends EventEmitter<Events> {
       else this.#o.log.info({ error: error.message }, 'the source does not answer yet');
       return false;
     }
-    if (this.#phase !== 'interrupted') return true;
-    this.#error = undefined;
     // A lane whose stream outlived the other's has to let go of it: the source ended that session.
-    await this.#lanes.detachSource();
-    if (this.#phase !== 'interrupted') return true;
+    if (this.phase === 'interrupted') await this.#lanes.detachSource();
+    if (this.phase !== 'interrupted') return true;
+    this.#error = undefined;
     this.#lanes.both({ type: 'reopened', session: this.#session });
-    this.#enter(this.#pausedByUser ? 'paused' : 'filling');
+    this.enter(this.#prefetchPaused ? 'paused' : 'filling');
     return true;
   }
 
   // ── The ends ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async #finish(): Promise<void> {
-    if (!mayFollow(this.#phase, 'finishing') || !this.#vm?.ledger.isWhole()) return;
+    const vm = this.#vm;
+    if (!this.may('finishing') || !vm?.ledger.isWhole()) return;
     this.#filledAtMs = Date.now();
-    this.#enter('finishing');
+    this.enter('finishing');
     this.#reopener.stop();
     await this.#lanes.detachSource();
     const unregistered = this.#lanes.fault.next('unregistered');
     this.#lanes.fault.post({ type: 'unregister' });
-    const { exited } = await unregistered;
-    if (this.#phase !== 'finishing') return;
+    const { exited, refused } = await unregistered;
+    if (this.phase !== 'finishing') return;
     if (exited) {
       this.#onVmmGone();
       return;
     }
-    if (this.#vm.choice.mode === 'eager') this.#vmm.send({ type: 'ready' });
+    if (refused !== undefined)
+      throw new PagewakeError(ErrorReason.INTERNAL, `the kernel refused to unregister: ${refused}`);
+    this.#unregistered = true;
+    if (vm.choice.mode === 'eager') this.#vmm.send({ type: 'ready' });
     this.#vmm.send({ type: 'done' });
-    this.#error = await this.#tellSource();
-    this.#enter('completed');
+    this.#error = await this.#tellSource(vm);
+    this.enter('completed');
     this.#o.log.info('completed');
     await this.#release();
   }
 
   /** The VM is whole whatever the source says to this; a source that cannot be told keeps its memory until it is released. */
-  async #tellSource(): Promise<PagewakeError | undefined> {
-    const { faults, bulk } = this.snapshot();
+  async #tellSource(vm: AdmittedVm): Promise<PagewakeError | undefined> {
     const error = await this.#source.complete(this.#session, {
-      pagesByFault: faults.pagesInstalled,
-      pagesByPrefetch: bulk.pagesInstalled,
-      pagesZero: this.#vm?.zeroAtOpen ?? 0,
+      pagesByFault: this.#lanes.faultCounters.get('pagesInstalled'),
+      pagesByPrefetch: this.#lanes.bulkCounters.get('pagesInstalled'),
+      pagesZero: vm.zeroAtOpen,
     });
     if (error)
       this.#o.log.warn(
@@ -337,78 +319,69 @@ export class MigrationSession extends EventEmitter<Events> {
 
   #onBadPeer(error: HandshakeError): void {
     this.#o.log.warn({ error: error.message }, 'a peer on the VMM socket was refused');
-    if (this.#phase !== 'awaiting-vmm') this.#fail(new PagewakeError(ErrorReason.BAD_HANDSHAKE, error.message));
+    if (this.phase !== 'awaiting-vmm') this.#fail(new PagewakeError(ErrorReason.BAD_HANDSHAKE, error.message));
   }
 
   #onVmmClosed(): void {
-    if (isFinal(this.#phase)) return;
+    if (this.over) return;
     const pid = this.#vm?.received.pid ?? 0;
-    if (pid > 0 && this.#phase !== 'finishing') {
-      this.#vmmEnd ??= new ProcessEnd(
-        pid,
-        () => this.#onVmmGone(),
-        () => this.#o.log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on'),
-      );
+    if (pid === 0) {
+      this.#onVmmGone();
       return;
     }
-    this.#onVmmGone();
+    this.#vmmEnd ??= new ProcessEnd(
+      pid,
+      () => this.#onVmmGone(),
+      () => this.#o.log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on'),
+    );
   }
 
   #onVmmGone(): void {
+    if (this.#unregistered) return;
     this.#fail(new PagewakeError(ErrorReason.VMM_EXITED, 'the VMM exited before its memory was whole'));
   }
 
   #fail(error: PagewakeError): void {
-    if (isFinal(this.#phase)) return;
-    this.#o.log.error({ reason: reasonName(error.reason), phase: this.#phase }, error.message);
+    if (this.over) return;
+    this.#o.log.error({ reason: reasonName(error.reason), phase: this.phase }, error.message);
     this.#giveUp('failed', error);
   }
 
   #giveUp(phase: 'failed' | 'cancelled', error: PagewakeError): void {
-    const attached = this.#fillingSinceMs !== undefined;
     this.#error = error;
     this.#filledAtMs ??= Date.now();
-    this.#enter(phase);
+    this.enter(phase);
     this.#reopener.stop();
-    this.#guard(this.#abandon(error, attached));
+    this.#guard(this.#abandon(error));
   }
 
-  /** Nobody is left waiting: missing pages become SIGBUS before anything is closed, and the VMM is told. */
-  async #abandon(error: PagewakeError, attached: boolean): Promise<void> {
-    if (attached && this.#vm?.choice.trapped && error.reason !== ErrorReason.VMM_EXITED) {
-      await this.#lanes.detachSource();
-      const poisoned = this.#lanes.fault.next('poisoned');
-      this.#lanes.fault.post({ type: 'poison' });
-      const { pages } = await poisoned;
-      this.#o.log.error({ pages }, 'pages that never came are poisoned');
+  /**
+   * Nobody is left waiting: what has not come becomes SIGBUS before anything is closed, and the VMM is told. Done here and not on a lane, which may be
+   * what failed.
+   */
+  async #abandon(error: PagewakeError): Promise<void> {
+    this.#ledgerTotals();
+    await this.#lanes.terminate();
+    if (this.#vm?.choice.trapped && error.reason !== ErrorReason.VMM_EXITED) {
+      const pages = await this.#vm.poison();
+      this.#o.log.error({ pages }, 'pages that never came are poisoned: touching one ends the guest');
     }
     this.#vmm.send({ type: 'failed', reason: reasonName(error.reason), message: error.message });
     await this.#release();
   }
 
-  async #release(): Promise<void> {
+  #release(): Promise<void> {
     this.#ledgerTotals();
-    this.#released = true;
+    this.#ending ??= this.#releaseOnce();
+    return this.#ending;
+  }
+
+  async #releaseOnce(): Promise<void> {
     this.#vmmEnd?.stop();
     await this.#lanes.terminate();
     this.#vmm.close();
     this.#source.close();
     this.#vm?.close();
-  }
-
-  // ── Phases ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #enter(phase: Phase): void {
-    if (phase === this.#phase) return;
-    this.#phase = advance(this.#phase, phase);
-    this.emit('change');
-  }
-
-  #require(next: Phase): void {
-    if (!mayFollow(this.#phase, next))
-      throw new PagewakeError(ErrorReason.WRONG_PHASE, `a migration that is ${this.#phase} cannot become ${next}`, {
-        phase: this.#phase,
-      });
   }
 
   #guard(step: Promise<void>): void {
@@ -421,6 +394,8 @@ export class MigrationSession extends EventEmitter<Events> {
       this.#fail(error);
       return false;
     }
+    // After the end a step that was still waiting for a lane is let go; there is nothing to tell.
+    if (this.over) return false;
     this.#o.log.error({ err: error }, 'a bug');
     this.#fail(new PagewakeError(ErrorReason.INTERNAL, error instanceof Error ? error.message : String(error)));
     return false;

@@ -11,6 +11,8 @@ export interface LedgerTotals {
   readonly removed: number;
 }
 
+export const NO_LEDGER: LedgerTotals = { total: 0, unresolved: 0, zeroAtOpen: 0, removed: 0 };
+
 export interface SessionSnapshot {
   readonly migrationId: string;
   readonly vmId: string;

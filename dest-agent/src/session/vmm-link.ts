@@ -79,7 +79,10 @@ export class VmmLink {
       this.#refuse(new HandshakeError(`no whole handshake within ${HANDSHAKE_TIMEOUT_MS / 1000} s`));
     }, HANDSHAKE_TIMEOUT_MS);
     connection.onData((data, descriptors) => this.#onData(data, descriptors));
-    connection.onClose(() => this.#onClose());
+    connection.onClose(() => {
+      // A peer that was refused may close late, when the next one is here.
+      if (this.#vmm === connection) this.#onClose();
+    });
   }
 
   #onData(data: Buffer, descriptors: readonly number[]): void {

@@ -1,0 +1,42 @@
+/** A migration's phase: moves only as the table allows, and tells whoever listens. */
+import { EventEmitter } from 'node:events';
+import { advance, isFinal, mayFollow, type Phase } from '@pagewake/core';
+import { ErrorReason, PagewakeError } from '../kit.ts';
+
+interface Events {
+  /** The phase has changed. */
+  change: [];
+}
+
+export class PhaseMachine extends EventEmitter<Events> {
+  #phase: Phase = 'preparing';
+
+  constructor() {
+    super();
+    // One listener a watcher, and there may be many.
+    this.setMaxListeners(0);
+  }
+
+  get phase(): Phase {
+    return this.#phase;
+  }
+
+  get over(): boolean {
+    return isFinal(this.#phase);
+  }
+
+  may(next: Phase): boolean {
+    return mayFollow(this.#phase, next);
+  }
+
+  protected enter(phase: Phase): void {
+    if (phase === this.#phase) return;
+    this.#phase = advance(this.#phase, phase);
+    this.emit('change');
+  }
+
+  protected wrongPhase(wish: string): PagewakeError {
+    const message = `a migration that is ${this.#phase} cannot be ${wish}`;
+    return new PagewakeError(ErrorReason.WRONG_PHASE, message, { phase: this.#phase });
+  }
+}
