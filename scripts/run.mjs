@@ -23,7 +23,9 @@ const child = spawn(join(bin, 'node'), [join(ROOT, script), ...args], {
   // npm puts the folder on PATH only where it exists already, which on a fresh machine it did not.
   env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH ?? ''}` },
 });
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
+process.on('SIGTERM', () => child.kill('SIGTERM'));
+// A terminal sends it to the whole group: passed on, it would come twice, and twice means "at once".
+process.on('SIGINT', () => undefined);
 child.on('exit', (code, signal) => {
   process.exitCode = code ?? 128 + (signal ? constants.signals[signal] : 0);
 });

@@ -59,7 +59,7 @@ async function startReceiver(
   receiver.on('line', (line) => {
     if (line['event'] === 'span') spans.push(line['span'] as ReceivedSpan);
   });
-  const { address } = await receiver.waitFor('its address', (line) => line['event'] === 'listening');
+  const { address } = await receiver.waitForStart('its address', (line) => line['event'] === 'listening');
   return { address: String(address), spans };
 }
 

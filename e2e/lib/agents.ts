@@ -36,7 +36,7 @@ async function startAgent(command: string, host: Host, options: AgentOptions): P
     ],
     options.env,
   );
-  const line = await program.waitFor('its address', (l) => l['msg'] === 'listening');
+  const line = await program.waitForStart('its address', (l) => l['msg'] === 'listening');
   return { program, address: String(line['address']) };
 }
 

@@ -1,6 +1,6 @@
 /** Child processes of a test: started with a prefix that puts them on a host, heard line by line, and gone when the test is. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { EventEmitter, once } from 'node:events';
+import { EventEmitter } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Host } from './hosts.ts';
@@ -79,29 +79,35 @@ export class Program extends EventEmitter<Events> {
 
   /** The first line, past or to come, that satisfies; fails with the program's own words where it ends or stays silent. */
   async waitFor(what: string, satisfies: (line: JsonLine) => boolean, timeoutMs = WAIT_MS): Promise<JsonLine> {
+    const { promise, resolve, reject } = Promise.withResolvers<JsonLine>();
+    const look = (line: JsonLine): void => {
+      if (satisfies(line)) resolve(line);
+    };
+    // Listening before looking back: several lines come in one turn.
+    this.on('line', look);
     const past = this.#lines.find(satisfies);
-    if (past) return past;
-    const over = new AbortController();
-    const found = (async () => {
-      for (;;) {
-        const [line] = (await once(this, 'line', { signal: over.signal })) as [JsonLine];
-        if (satisfies(line)) return line;
-      }
-    })();
-    const timer = setTimeout(() => over.abort(), timeoutMs);
-    const ended = this.#exit.then((code) => {
-      throw new Error(`${this.name} exited with ${code} before ${what}: ${this.#stderr.slice(-2000)}`);
-    });
+    if (past) resolve(past);
+    const said = (): string => this.#stderr.slice(-2000);
+    const timer = setTimeout(
+      () => reject(new Error(`${this.name}: no ${what} within ${timeoutMs} ms: ${said()}`)),
+      timeoutMs,
+    );
+    void this.#exit.then((code) => reject(new Error(`${this.name} exited with ${code} before ${what}: ${said()}`)));
     try {
-      return await Promise.race([found, ended]);
-    } catch (error) {
-      if (!over.signal.aborted) throw error;
-      throw new Error(`${this.name}: no ${what} within ${timeoutMs} ms: ${this.#stderr.slice(-2000)}`, {
-        cause: error,
-      });
+      return await promise;
     } finally {
       clearTimeout(timer);
-      over.abort();
+      this.off('line', look);
+    }
+  }
+
+  /** The same at a program's start: one that does not come up is stopped, so that nothing of it is left. */
+  async waitForStart(what: string, satisfies: (line: JsonLine) => boolean): Promise<JsonLine> {
+    try {
+      return await this.waitFor(what, satisfies);
+    } catch (error) {
+      await this.stop();
+      throw error;
     }
   }
 

@@ -5,7 +5,6 @@ import type { Host } from './hosts.ts';
 import { Program, ROOT, type JsonLine } from './processes.ts';
 
 export const TESTVMM = join(ROOT, 'testvmm/build/testvmm');
-const START_MS = 20_000;
 
 export interface Vmm {
   readonly program: Program;
@@ -22,7 +21,7 @@ export async function startVmm(
 ): Promise<Vmm> {
   const controlPath = join(folder, `${role}-${process.pid}-${vmms++}.sock`);
   const program = new Program(`testvmm ${role}`, host, [TESTVMM, role, '--control', controlPath, ...flags]);
-  await program.waitFor('its control socket', (line) => line['event'] === 'listening', START_MS);
+  await program.waitForStart('its control socket', (line) => line['event'] === 'listening');
   return { program, control: await Control.connect(controlPath), controlPath };
 }
 

@@ -93,7 +93,9 @@ test('a VM that has moved cannot be started again from its source', async (t) =>
   await filled(from);
   await from.control.send('pause');
   await from.control.send(`save ${pair.folder}/state`);
-  await assert.rejects(to.control.send(`load ${pair.folder}/state ${migration.vmmSocket}`), /UNKNOWN_VM/);
+  await assert.rejects(to.control.send(`load ${pair.folder}/state ${migration.vmmSocket}`));
+  const told = await to.program.waitFor('why it failed', (line) => line['event'] === 'failed');
+  assert.match(JSON.stringify(told), /UNKNOWN_VM/);
   const after = await destination.call((c, o) => c.get({ migrationId: 'again' }, o));
   assert.equal(after.migration?.error?.message.includes(result.vmId), true);
 });
