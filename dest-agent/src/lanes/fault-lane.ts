@@ -135,7 +135,15 @@ export class FaultLane {
     const call = frame.kind === 'zero' ? callForZero(origin, this.#o.traits) : callForData(origin, this.#o.traits);
     const bytes = frame.kind === 'zero' ? this.#local.zeroPage(region.pageSizeBytes) : frame.bytes;
     this.#install(pending, call, bytes, (installedAtMs) => {
-      const result = { call, encoding: frame.kind, payloadBytes: reply.frame?.payload.length ?? 0 };
+      const timings = reply.frame?.timings;
+      const result = {
+        call,
+        encoding: frame.kind,
+        payloadBytes: reply.frame?.payload.length ?? 0,
+        sourceQueueNs: timings?.queueNs ?? 0,
+        sourceReadNs: timings?.readNs ?? 0,
+        sourceEncodeNs: timings?.encodeNs ?? 0,
+      };
       this.#o.tracer.end(pending, result, { receivedAtMs, verifiedAtMs, installedAtMs }, unixOffsetMs());
     });
   }

@@ -11,6 +11,11 @@ const SPAN_ID_BYTES = 8;
 /** Records that wait for a flush; beyond it the newest are dropped rather than let a burst grow the heap. */
 const MAX_RECORDS = 4096;
 
+export type FaultResult = Pick<
+  FaultRecord,
+  'call' | 'encoding' | 'payloadBytes' | 'sourceQueueNs' | 'sourceReadNs' | 'sourceEncodeNs'
+>;
+
 export class FaultTracer {
   readonly #ratio: number;
   readonly #trace: TraceIds | undefined;
@@ -40,7 +45,7 @@ export class FaultTracer {
   /** @param times milliseconds of the monotonic clock */
   end(
     pending: PendingFault,
-    result: { readonly call: string; readonly encoding: string; readonly payloadBytes: number },
+    result: FaultResult,
     times: { readonly receivedAtMs: number; readonly verifiedAtMs: number; readonly installedAtMs: number },
     unixOffsetMs: number,
   ): void {

@@ -110,6 +110,10 @@ export interface FaultRecord {
   readonly call: string;
   readonly encoding: string;
   readonly payloadBytes: number;
+  /** What the source says of its own part, nanoseconds. */
+  readonly sourceQueueNs: number;
+  readonly sourceReadNs: number;
+  readonly sourceEncodeNs: number;
   readonly threadId: number;
   readonly readAtMs: number;
   readonly requestedAtMs: number;

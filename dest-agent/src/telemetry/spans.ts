@@ -38,6 +38,9 @@ export function recordFault(telemetry: Telemetry, vmId: string, record: FaultRec
       'rpc.service': 'pagewake.v1.PageService',
       'rpc.method': 'Faults',
       'pagewake.payload.bytes': record.payloadBytes,
+      'pagewake.source.queue_us': record.sourceQueueNs / 1000,
+      'pagewake.source.read_us': record.sourceReadNs / 1000,
+      'pagewake.source.encode_us': record.sourceEncodeNs / 1000,
     },
     requestSpanId,
   );
