@@ -99,6 +99,8 @@ export class UnixConnection {
     if (writable || status < 0) this.#flush();
     // An error is read like data: recvmsg says which one it is.
     if ((readable || status < 0) && !this.#closed) this.#receive();
+    // libuv stops watching at an error, but the peer's last words may have been more than one read, and its end comes after them.
+    if (status < 0 && !this.#closed && this.#onData !== null) this.#watch();
   }
 
   #flush(): void {
