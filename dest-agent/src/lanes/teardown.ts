@@ -14,6 +14,8 @@ export interface Unregistered {
 
 /** Gives the ranges back to the kernel, which wakes everybody who waits there. */
 export function unregisterAll(memory: VmMemory): Unregistered {
+  // Memory that nothing traps was never registered.
+  if (!memory.uffd) return { exited: false, refused: undefined };
   for (const region of memory.layout.regions) {
     const outcome = memory.unregister(region);
     if (outcome.kind === 'exited') return { exited: true, refused: undefined };
