@@ -168,9 +168,10 @@ export async function failure(call: Promise<unknown>): Promise<{ reason: string;
     await within('the call', call);
   } catch (error) {
     const typed = fromServiceError(error);
-    return { reason: ErrorReason[typed.reason], message: typed.message };
+    return { reason: typed.reasonName, message: typed.message };
   }
   return assert.fail('did not fail');
 }
 
-export const reasonOf = (migration: Migration): string => ErrorReason[migration.error?.reason ?? 0];
+export const reasonOf = ({ error }: Migration): string =>
+  error ? (ErrorReason[error.reason] ?? String(error.reason)) : 'no error';

@@ -49,7 +49,8 @@ export interface FakeSource {
   readonly completes: readonly CompleteRequest[];
   readonly faults: readonly PageFault[];
   readonly ranges: readonly PageRun[];
-  readonly lies: SourceScript;
+  /** How many of each have come in so far. */
+  readonly streams: { readonly faults: number; readonly bulk: number };
   /** Answers what it has kept back, now and from now on. */
   release(): void;
   /** As a crash: every connection is cut. */
@@ -97,7 +98,7 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
             session: Buffer.from(`session ${String(opens.length)}`),
             generation: call.request.generation,
             regions: [{ pageSizeBytes: PAGE_BYTES, pageCount: script.pages }],
-            dataPages: BigInt(script.pages - zeroPages),
+            dataPages: BigInt(Math.max(0, script.pages - zeroPages)),
             ...script.accepted,
           };
           call.write(create(OpenResponseSchema, { part: { case: 'accepted', value: accepted } }));
@@ -106,7 +107,8 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
           await script.beforeOpenEnds?.();
         },
         faults: (call: ServerDuplexStream<FaultsRequest, FaultsResponse>) => {
-          if (script.endsStream?.('faults', ++streams.faults) === true) return undefined;
+          streams.faults++;
+          if (script.endsStream?.('faults', streams.faults) === true) return undefined;
           return conversation(call, (request) => {
             for (const fault of request.faults) {
               faults.push(fault);
@@ -120,7 +122,8 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
           });
         },
         bulk: (call: ServerDuplexStream<BulkRequest, BulkResponse>) => {
-          if (script.endsStream?.('bulk', ++streams.bulk) === true) return undefined;
+          streams.bulk++;
+          if (script.endsStream?.('bulk', streams.bulk) === true) return undefined;
           return conversation(call, ({ rangeId, range }) => {
             if (!range) return;
             ranges.push(range);
@@ -150,7 +153,7 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
     completes,
     faults,
     ranges,
-    lies: script,
+    streams,
     release() {
       released = true;
       const answers = kept;
@@ -170,8 +173,14 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
 
 /** Reads a stream until its other side ends or is gone. */
 function conversation<Q, R>(call: ServerDuplexStream<Q, R>, onRequest: (request: Q) => void): Promise<void> {
-  return new Promise((resolve) => {
-    call.on('data', onRequest);
+  return new Promise((resolve, reject) => {
+    call.on('data', (request: Q) => {
+      try {
+        onRequest(request);
+      } catch (error) {
+        reject(error instanceof Error ? error : new Error(String(error)));
+      }
+    });
     call.on('end', resolve);
     call.on('cancelled', resolve);
     call.on('close', resolve);

@@ -88,6 +88,13 @@ class OpenCheck {
   }
 }
 
+/** A source that is stopped in the middle of a call cancels it: nobody here did, so it went away and may come back. */
+function asSourceError(error: unknown): PagewakeError {
+  const typed = fromServiceError(error, ErrorReason.SOURCE_UNREACHABLE);
+  if (typed.reason !== ErrorReason.CANCELLED) return typed;
+  return new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source ended the call: ${typed.message}`);
+}
+
 export class SourceSession {
   readonly #channel: Client;
   readonly #client: ServiceClient<typeof PageService>;
@@ -125,7 +132,7 @@ export class SourceSession {
       }
     } catch (error) {
       stream.cancel();
-      throw fromServiceError(error, ErrorReason.SOURCE_UNREACHABLE);
+      throw asSourceError(error);
     }
     check.total(accepted);
     return Uint8Array.from(accepted?.session ?? []);
@@ -144,7 +151,7 @@ export class SourceSession {
         await this.#client.complete({ session, ...message }, { timeoutMs: COMPLETE_TIMEOUT_MS });
         return undefined;
       } catch (error) {
-        last = fromServiceError(error, ErrorReason.SOURCE_UNREACHABLE);
+        last = asSourceError(error);
         if (!isRecoverable(last)) break;
       }
     }
