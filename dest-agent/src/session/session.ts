@@ -38,6 +38,7 @@ export class MigrationSession extends PhaseMachine {
   #fillingSinceMs: number | undefined;
   #filledAtMs: number | undefined;
   #linkLosses = 0;
+  #lostEarly: PagewakeError | undefined;
   /** The kernel has the ranges back: the VM is whole, whatever happens to anybody from here on. */
   #unregistered = false;
   #ending: Promise<void> | undefined;
@@ -192,6 +193,7 @@ export class MigrationSession extends PhaseMachine {
     if (this.over) return;
     this.enter('filling');
     if (mode === 'post-copy') this.#vmm.send({ type: 'ready' });
+    if (this.#lostEarly) this.#onLost(this.#lostEarly);
     // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
     await this.#finish();
   }
@@ -244,6 +246,8 @@ export class MigrationSession extends PhaseMachine {
   }
 
   #onLost(error: PagewakeError): void {
+    // One lane may lose its stream before the other has attached, and says so only once.
+    if (this.phase === 'opening') this.#lostEarly = error;
     if (!this.may('interrupted')) return;
     this.#linkLosses++;
     this.#error = new PagewakeError(ErrorReason.SOURCE_LOST, `the source is lost: ${error.message}`);
