@@ -33,6 +33,7 @@ export interface VmmEvents {
 
 export class VmmLink {
   readonly #events: VmmEvents;
+  readonly #handshakeTimeoutMs: number;
   #listener: VmmListener | undefined;
   #vmm: VmmConnection | undefined;
   #dialect: VmmOffer['dialect'] | undefined;
@@ -40,8 +41,10 @@ export class VmmLink {
   #lines = new LineSplitter(MAX_LINE_BYTES);
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(events: VmmEvents) {
+  /** @param handshakeTimeoutMs for a peer that connects and does not say what it is */
+  constructor(events: VmmEvents, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS) {
     this.#events = events;
+    this.#handshakeTimeoutMs = handshakeTimeoutMs;
   }
 
   /** @throws NativeError where the path cannot be listened on */
@@ -76,8 +79,8 @@ export class VmmLink {
     }
     this.#vmm = connection;
     this.#timer = setTimeout(() => {
-      this.#refuse(new HandshakeError(`no whole handshake within ${HANDSHAKE_TIMEOUT_MS / 1000} s`));
-    }, HANDSHAKE_TIMEOUT_MS);
+      this.#refuse(new HandshakeError(`no whole handshake within ${this.#handshakeTimeoutMs / 1000} s`));
+    }, this.#handshakeTimeoutMs);
     connection.onData((data, descriptors) => this.#onData(data, descriptors));
     connection.onClose(() => {
       // A peer that was refused may close late, when the next one is here.

@@ -1,0 +1,411 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { GUEST_MEMFD_FLAG, MemoryFile } from '@pagewake/native';
+import { MemoryTier, MigrationMode, MigrationPhase } from '@pagewake/proto';
+import { failure, handOver, RawPeer, reasonOf, regionOf, socketOf, startDest, startVmm } from '../../test/agent.ts';
+import { startFakeSource } from '../../test/fake-source.ts';
+import { content, seen, SIGBUS, zeros } from '../../test/pages.ts';
+import { lacking, temporaryDir } from '../../test/toucher.ts';
+import { BUDGET, until } from '../../test/wait.ts';
+
+const UFFD = {
+  ...BUDGET,
+  skip: lacking('userfaultfd by syscall', 'MISSING on memfd', 'ZEROPAGE on memfd', 'UFFDIO_POISON'),
+};
+const PAGES = 64;
+const READY = { type: 'ready' };
+const DONE = { type: 'done' };
+
+test(
+  'a memfd, post-copy: ready, pages by fault and by prefetch, done, the source told, the socket gone',
+  UFFD,
+  async (t) => {
+    const source = await startFakeSource(t, {
+      pages: PAGES,
+      zeroRuns: [{ region: 0, firstPages: [60], pageCounts: [4] }],
+      bulk: () => undefined,
+    });
+    const dest = await startDest(t);
+    const started = await dest.start(source.address);
+    assert.equal(started.phase, MigrationPhase.AWAITING_VMM);
+    assert.equal(started.vmmSocket, socketOf(dest));
+    const watched = dest.watch('m');
+    const vmm = await startVmm(t);
+    handOver(vmm, started.vmmSocket, { vcpus: [vmm.threads[1] ?? 0] });
+    assert.deepEqual(await vmm.message(), READY);
+    assert.deepEqual(await vmm.touch(0, 62), seen(zeros));
+    const touch = vmm.touch(1, 40);
+    const filling = await dest.phase('m', MigrationPhase.FILLING);
+    assert.deepEqual([filling.tier, filling.mode], [MemoryTier.MEMFD, MigrationMode.POST_COPY]);
+    source.release();
+    assert.deepEqual(await touch, seen(content(40)));
+    assert.deepEqual(await vmm.message(), DONE);
+    const views = await watched;
+    const last = views.at(-1) ?? assert.fail();
+    assert.equal(last.phase, MigrationPhase.COMPLETED);
+    assert.equal(last.error, undefined);
+    assert.deepEqual(
+      [last.progress?.pagesTotal, last.progress?.pagesPresent, last.progress?.pagesZero],
+      [64n, 64n, 4n],
+    );
+    assert.equal((last.progress?.pagesByFault ?? 0n) + (last.progress?.pagesByPrefetch ?? 0n), 60n);
+    assert.deepEqual(
+      [source.opens[0]?.vmId, source.opens[0]?.generation, source.opens[0]?.regions[0]?.pageCount],
+      ['demo', 3, 64],
+    );
+    assert.equal(source.completes[0]?.pagesZero, 4n);
+    assert.deepEqual(await vmm.touch(0, 10), seen(content(10)));
+    await until('the socket is gone', () => !existsSync(started.vmmSocket));
+  },
+);
+
+test('anonymous memory: everything by COPY, and who reads it afterwards sees the content', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t, { memory: 'anonymous' });
+  handOver(vmm, vmmSocket, { fds: ['uffd'] });
+  const done = await dest.phase('m', MigrationPhase.COMPLETED);
+  assert.equal(done.tier, MemoryTier.ANONYMOUS);
+  for (const page of [0, 31, 63]) assert.deepEqual(await vmm.touch(0, page), seen(content(page)));
+});
+
+test("Firecracker's handshake: served like any other, and not one byte goes back", UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t, { memory: 'anonymous', removeEvents: true });
+  vmm.handOver(vmmSocket, ['uffd'], JSON.stringify([{ ...regionOf(vmm), page_size_kib: 4096 }]));
+  await dest.phase('m', MigrationPhase.COMPLETED);
+  assert.deepEqual(await vmm.touch(0, 5), seen(content(5)));
+  await vmm.channelClosed();
+  assert.deepEqual(vmm.unread(), []);
+});
+
+test('a VM whose memory is all zeros is whole at once, with nothing asked for', UFFD, async (t) => {
+  const source = await startFakeSource(t, {
+    pages: PAGES,
+    zeroRuns: [{ region: 0, firstPages: [0], pageCounts: [PAGES] }],
+  });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t);
+  handOver(vmm, vmmSocket);
+  assert.deepEqual(await vmm.message(), READY);
+  assert.deepEqual(await vmm.message(), DONE);
+  const done = await dest.phase('m', MigrationPhase.COMPLETED);
+  assert.deepEqual([done.progress?.pagesPresent, done.progress?.pagesZero], [64n, 64n]);
+  assert.equal(source.ranges.length, 0);
+  assert.deepEqual(await vmm.touch(0, 9), seen(zeros));
+});
+
+test('eager: the VMM is told that it may run only once every page is there', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES, bulk: () => undefined });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address, { mode: MigrationMode.EAGER });
+  const vmm = await startVmm(t, { register: false });
+  handOver(vmm, vmmSocket, { fds: ['memfd'], registered: [] });
+  await dest.phase('m', MigrationPhase.FILLING);
+  await until('prefetch has asked', () => source.ranges.length > 0);
+  assert.deepEqual(vmm.unread(), []);
+  source.release();
+  assert.deepEqual(await vmm.message(), READY);
+  assert.deepEqual(await vmm.message(), DONE);
+  await dest.phase('m', MigrationPhase.COMPLETED);
+  assert.deepEqual(await vmm.touch(0, 63), seen(content(63)));
+});
+
+const GUEST_MEMFD = { ...BUDGET, skip: lacking('guest_memfd', 'guest_memfd mmap') };
+
+function guestMemfd(t: { after(hook: () => void): void }): { file: MemoryFile; text: string } {
+  const file = MemoryFile.createGuestMemfd(PAGES * 4096, GUEST_MEMFD_FLAG.mmap | GUEST_MEMFD_FLAG.initShared);
+  t.after(() => file.close());
+  const regions = [{ base_host_virt_addr: 2 ** 40, size: PAGES * 4096, offset: 0, page_size: 4096 }];
+  const offer = { protocol: 'pagewake/1', vm: 'demo', regions, fds: ['guest_memfd'], registered: [], vcpus: [] };
+  return { file, text: `${JSON.stringify(offer)}\n` };
+}
+
+test(
+  'a guest_memfd and POST_COPY: NOT_TRAPPABLE, with what is missing, to the orchestrator and to the VMM',
+  GUEST_MEMFD,
+  async (t) => {
+    const source = await startFakeSource(t, { pages: PAGES });
+    const dest = await startDest(t);
+    const { vmmSocket } = await dest.start(source.address, { mode: MigrationMode.POST_COPY });
+    const { file, text } = guestMemfd(t);
+    const vmm = new RawPeer(t, vmmSocket);
+    vmm.send(text, [file.fd]);
+    const failed = await dest.phase('m', MigrationPhase.FAILED);
+    assert.equal(reasonOf(failed), 'NOT_TRAPPABLE');
+    assert.match(failed.error?.message ?? '', /write\(\) to a guest_memfd/);
+    assert.match(failed.error?.metadata['missing'] ?? '', /userfaultfd/);
+    const told = await vmm.message();
+    assert.deepEqual([told['type'], told['reason']], ['failed', 'NOT_TRAPPABLE']);
+    assert.equal(source.opens.length, 0);
+  },
+);
+
+test('a guest_memfd filled eagerly holds every page', GUEST_MEMFD, async (t) => {
+  const source = await startFakeSource(t, {
+    pages: PAGES,
+    zeroRuns: [{ region: 0, firstPages: [8], pageCounts: [2] }],
+  });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const { file, text } = guestMemfd(t);
+  const vmm = new RawPeer(t, vmmSocket);
+  vmm.send(text, [file.fd]);
+  assert.deepEqual(await vmm.message(), READY);
+  assert.deepEqual(await vmm.message(), DONE);
+  const done = await dest.phase('m', MigrationPhase.COMPLETED);
+  assert.deepEqual([done.tier, done.mode], [MemoryTier.GUEST_MEMFD_EAGER, MigrationMode.EAGER]);
+  assert.match(done.modeReason, /cannot be trapped/);
+  const found = Buffer.alloc(PAGES * 4096);
+  assert.equal(file.load(found, 0, found.length, 0).kind, 'done');
+  for (let page = 0; page < PAGES; page++)
+    assert.deepEqual(
+      found.subarray(page * 4096, (page + 1) * 4096),
+      page === 8 || page === 9 ? zeros : content(page),
+      `page ${String(page)}`,
+    );
+});
+
+test('a stage-2 request is answered on the channel, and a removed range is zeros', UFFD, async (t) => {
+  const pages = 1024;
+  const at = (page: number): number => page * 4096;
+  const source = await startFakeSource(t, { pages, bulk: () => undefined });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t, { pages });
+  handOver(vmm, vmmSocket);
+  assert.deepEqual(await vmm.message(), READY);
+  vmm.send(`{"type":"stage2_fault","id":7,"vcpu":0,"offset":${String(at(900) + 1)}}`);
+  assert.deepEqual(await vmm.message(), { type: 'resolved', id: 7, offset: at(900), len: 4096 });
+  assert.deepEqual(await vmm.touch(0, 900), seen(content(900)));
+  vmm.send(`{"type":"removed","offset":${String(at(901))},"len":8192}`);
+  assert.deepEqual(await vmm.message(), { type: 'removed', offset: at(901), len: 8192 });
+  await until('the range is removed', async () => (await dest.get('m')).progress?.pagesRemoved === 2n);
+  assert.deepEqual(await vmm.touch(0, 901), seen(zeros));
+  // Memory that was never handed over, and ranges that are no whole pages, change nothing.
+  vmm.send(`{"type":"removed","offset":${String(at(pages))},"len":4096}`);
+  vmm.send(`{"type":"removed","offset":${String(at(910))},"len":100}`);
+  vmm.send(`{"type":"removed","offset":${String(at(911) + 8)},"len":4088}`);
+  vmm.send(`{"type":"stage2_fault","id":8,"vcpu":0,"offset":${String(at(902))}}`);
+  assert.deepEqual(await vmm.message(), { type: 'resolved', id: 8, offset: at(902), len: 4096 });
+  for (const page of [910, 911]) assert.deepEqual(await vmm.touch(0, page), seen(content(page)));
+});
+
+test('a VMM that closes its channel as soon as it is told done has a migration that completed', UFFD, async (t) => {
+  const told = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  const source = await startFakeSource(t, {
+    pages: PAGES,
+    onComplete: () => {
+      asked.resolve();
+      return told.promise;
+    },
+  });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t);
+  handOver(vmm, vmmSocket);
+  assert.deepEqual(await vmm.message(), READY);
+  assert.deepEqual(await vmm.message(), DONE);
+  await asked.promise;
+  await vmm.kill();
+  // A round trip of the agent's loop, in which it sees the end of the channel.
+  await dest.get('m');
+  await dest.get('m');
+  told.resolve();
+  const last = (await dest.watch('m')).at(-1);
+  assert.equal(MigrationPhase[last?.phase ?? 0], 'COMPLETED', last?.error?.message ?? '');
+});
+
+test('a source that cannot be told is a note on a completed migration, not its failure', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES, onComplete: () => Promise.reject(new Error('no')) });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t);
+  handOver(vmm, vmmSocket);
+  const done = await dest.phase('m', MigrationPhase.COMPLETED);
+  assert.equal(reasonOf(done), 'INTERNAL');
+});
+
+test('a VMM that dies fails its migration with VMM_EXITED, paused or not', UFFD, async (t) => {
+  for (const paused of [false, true]) {
+    const source = await startFakeSource(t, { pages: PAGES, bulk: () => undefined });
+    const dest = await startDest(t);
+    const { vmmSocket } = await dest.start(source.address);
+    const vmm = await startVmm(t);
+    handOver(vmm, vmmSocket);
+    await dest.phase('m', MigrationPhase.FILLING);
+    if (paused) await dest.client.pause({ migrationId: 'm' });
+    await vmm.kill();
+    assert.equal(reasonOf(await dest.phase('m', MigrationPhase.FAILED)), 'VMM_EXITED');
+    await until('the socket is gone', () => !existsSync(vmmSocket));
+  }
+});
+
+// ── What the orchestrator asks for ────────────────────────────────────────────────────────────────────────────────
+
+test('a pause stops prefetch and nothing else; resuming completes', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: 1024, bulk: () => undefined });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t, { pages: 1024 });
+  handOver(vmm, vmmSocket);
+  assert.deepEqual(await vmm.message(), READY);
+  const { migration } = await dest.client.pause({ migrationId: 'm' });
+  assert.equal(migration?.phase, MigrationPhase.PAUSED);
+  source.release();
+  assert.deepEqual(await vmm.touch(0, 1000), seen(content(1000)));
+  assert.equal((await dest.client.pause({ migrationId: 'm' })).migration?.phase, MigrationPhase.PAUSED);
+  assert.equal((await dest.get('m')).phase, MigrationPhase.PAUSED);
+  assert.equal((await dest.client.resume({ migrationId: 'm' })).migration?.phase, MigrationPhase.FILLING);
+  assert.deepEqual(await vmm.message(), DONE);
+});
+
+test(
+  'pause, resume and cancel in a phase that does not allow them are WRONG_PHASE, which is named',
+  UFFD,
+  async (t) => {
+    const source = await startFakeSource(t, { pages: PAGES });
+    const dest = await startDest(t);
+    const { vmmSocket } = await dest.start(source.address);
+    for (const call of ['pause', 'resume'] as const) {
+      const { reason, message } = await failure(dest.client[call]({ migrationId: 'm' }));
+      assert.equal(reason, 'WRONG_PHASE');
+      assert.match(message, /awaiting-vmm/);
+    }
+    const vmm = await startVmm(t);
+    handOver(vmm, vmmSocket);
+    await dest.phase('m', MigrationPhase.COMPLETED);
+    for (const call of ['pause', 'resume', 'cancel'] as const) {
+      const { reason, message } = await failure(dest.client[call]({ migrationId: 'm' }));
+      assert.equal(reason, 'WRONG_PHASE');
+      assert.match(message, /completed/);
+    }
+  },
+);
+
+test('resume does not make a migration out of one whose source has not been opened yet', UFFD, async (t) => {
+  const open = Promise.withResolvers<void>();
+  const source = await startFakeSource(t, { pages: PAGES, onOpen: () => open.promise });
+  const dest = await startDest(t);
+  const { vmmSocket } = await dest.start(source.address);
+  const vmm = await startVmm(t);
+  handOver(vmm, vmmSocket);
+  await dest.phase('m', MigrationPhase.OPENING);
+  assert.equal((await failure(dest.client.resume({ migrationId: 'm' }))).reason, 'WRONG_PHASE');
+  open.resolve();
+  await dest.phase('m', MigrationPhase.COMPLETED);
+});
+
+test(
+  'before the VMM has come a migration is cancelled without force; its VM and its id are told apart afterwards',
+  UFFD,
+  async (t) => {
+    const source = await startFakeSource(t, { pages: PAGES });
+    const dest = await startDest(t);
+    const { vmmSocket } = await dest.start(source.address);
+    const { migration } = await dest.client.cancel({ migrationId: 'm' });
+    assert.equal(migration?.phase, MigrationPhase.CANCELLED);
+    assert.equal(migration.error?.message, 'cancelled by the orchestrator');
+    await until('the socket is gone', () => !existsSync(vmmSocket));
+    assert.equal((await failure(dest.start(source.address))).reason, 'MIGRATION_EXISTS');
+    assert.equal((await dest.start(source.address, { migrationId: 'again' })).phase, MigrationPhase.AWAITING_VMM);
+    assert.equal((await dest.client.list({})).migrations.length, 2);
+  },
+);
+
+test(
+  'once a guest may run cancelling needs force; then the VMM is told, and a missing page is a SIGBUS',
+  UFFD,
+  async (t) => {
+    const source = await startFakeSource(t, { pages: PAGES, bulk: () => undefined, fault: () => undefined });
+    const dest = await startDest(t);
+    const { vmmSocket } = await dest.start(source.address);
+    const vmm = await startVmm(t);
+    handOver(vmm, vmmSocket);
+    assert.deepEqual(await vmm.message(), READY);
+    const waits = vmm.touch(0, 3);
+    await until('the fault has come to the source', () => source.faults.length > 0 || source.ranges.length > 0);
+    const { reason, message } = await failure(dest.client.cancel({ migrationId: 'm' }));
+    assert.equal(reason, 'WRONG_PHASE');
+    assert.match(message, /use force/);
+    const watched = dest.watch('m');
+    await dest.client.cancel({ migrationId: 'm', force: true });
+    assert.deepEqual(await waits, SIGBUS);
+    const told = await vmm.message();
+    assert.deepEqual([told['type'], told['reason']], ['failed', 'CANCELLED']);
+    assert.deepEqual(await vmm.touch(1, 50), SIGBUS);
+    assert.equal((await watched).at(-1)?.phase, MigrationPhase.CANCELLED);
+  },
+);
+
+test('one migration a VM and an id; ids that nobody knows are UNKNOWN_MIGRATION everywhere', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES });
+  const dest = await startDest(t);
+  await dest.start(source.address);
+  const sameVm = await failure(dest.start(source.address, { migrationId: 'other' }));
+  assert.equal(sameVm.reason, 'MIGRATION_EXISTS');
+  assert.match(sameVm.message, /VM demo is being migrated already, as m/);
+  assert.equal((await failure(dest.start(source.address, { vmId: 'other' }))).reason, 'MIGRATION_EXISTS');
+  for (const call of ['get', 'pause', 'resume', 'cancel'] as const)
+    assert.equal((await failure(dest.client[call]({ migrationId: 'nobody' }))).reason, 'UNKNOWN_MIGRATION', call);
+  assert.equal((await failure(dest.watch('nobody'))).reason, 'UNKNOWN_MIGRATION');
+});
+
+test('arguments that make no sense are INVALID_ARGUMENT, with the name of the argument', UFFD, async (t) => {
+  const dest = await startDest(t);
+  const good = { vmId: 'demo', sourceAddress: '127.0.0.1:1', generation: 1, token: Buffer.alloc(32) };
+  for (const [request, named] of [
+    [{ ...good, vmId: '' }, /vm_id/],
+    [{ ...good, vmId: '../../etc/passwd' }, /vm_id/],
+    [{ ...good, vmId: '.hidden' }, /vm_id/],
+    [{ ...good, vmId: 'x'.repeat(65) }, /vm_id/],
+    [{ ...good, migrationId: 'a b' }, /migration_id/],
+    [{ ...good, sourceAddress: '' }, /source_address/],
+    [{ ...good, sourceAddress: 'nowhere' }, /source_address.*nowhere/],
+    [{ ...good, sourceAddress: '192.0.2.1:7701' }, /source_address.*plaintext/],
+    [{ ...good, generation: 0 }, /generation/],
+    [{ ...good, trace: { traceId: Buffer.alloc(3), spanId: Buffer.alloc(8) } }, /trace/],
+  ] as const) {
+    const { reason, message } = await failure(dest.client.start(request));
+    assert.equal(reason, 'INVALID_ARGUMENT', message);
+    assert.match(message, named);
+  }
+  assert.equal((await dest.client.list({})).migrations.length, 0);
+});
+
+test('a socket path that no Unix socket can have is INVALID_ARGUMENT, and says which', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES });
+  const dest = await startDest(t, { socketDir: join(temporaryDir(t), 'd'.repeat(40)) });
+  const { reason, message } = await failure(dest.start(source.address, { vmId: 'v'.repeat(64) }));
+  assert.equal(reason, 'INVALID_ARGUMENT', message);
+  assert.match(message, /too long for a Unix socket/);
+});
+
+test(
+  'Watch refuses an interval that is too short, and says everything at once of a migration that has ended',
+  UFFD,
+  async (t) => {
+    const source = await startFakeSource(t, { pages: PAGES });
+    const dest = await startDest(t);
+    await dest.start(source.address);
+    const short = async (): Promise<void> => {
+      for await (const _ of dest.client.watch({ migrationId: 'm', intervalMs: 10 }));
+    };
+    const { reason, message } = await failure(short());
+    assert.equal(reason, 'INVALID_ARGUMENT');
+    assert.match(message, /interval_ms is 10; at least 50/);
+    await dest.client.cancel({ migrationId: 'm' });
+    const views = await dest.watch('m');
+    assert.deepEqual(
+      views.map((view) => view.phase),
+      [MigrationPhase.CANCELLED],
+    );
+  },
+);

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { MemoryFile } from '@pagewake/native';
+import { RawPeer } from '../../test/agent.ts';
+import { temporaryDir } from '../../test/toucher.ts';
+import { BUDGET, until } from '../../test/wait.ts';
+import { VmmLink, type ReceivedOffer, type VmmEvents } from './vmm-link.ts';
+
+const region = { base_host_virt_addr: 2 ** 40, size: 4096, offset: 0, page_size: 4096 };
+const HANDSHAKE = `${JSON.stringify({ protocol: 'pagewake/1', vm: 'demo', regions: [region], fds: ['memfd'], registered: [] })}\n`;
+
+interface Link {
+  readonly link: VmmLink;
+  readonly path: string;
+  readonly offers: ReceivedOffer[];
+  readonly messages: unknown[];
+  readonly bad: string[];
+  readonly closed: number[];
+  readonly fd: number;
+}
+
+function listen(t: TestContext, handshakeTimeoutMs?: number): Link {
+  const offers: ReceivedOffer[] = [];
+  const messages: unknown[] = [];
+  const bad: string[] = [];
+  const closed: number[] = [];
+  const events: VmmEvents = {
+    onOffer: (received) => offers.push(received),
+    onMessage: (message) => messages.push(message),
+    onBadPeer: (error) => bad.push(error.message),
+    onClose: () => closed.push(1),
+  };
+  const link = new VmmLink(events, handshakeTimeoutMs);
+  const path = join(temporaryDir(t), 'vm.sock');
+  link.listen(path);
+  const file = MemoryFile.createMemfd('test', 4096);
+  t.after(() => {
+    link.close();
+    file.close();
+  });
+  return { link, path, offers, messages, bad, closed, fd: file.fd };
+}
+
+test(
+  'a peer that says nothing, or half of what it should, is refused after a while, and the next one may come',
+  BUDGET,
+  async (t) => {
+    const { path, offers, bad, fd } = listen(t, 50);
+    for (const text of ['', '{"protocol":']) {
+      const peer = new RawPeer(t, path);
+      if (text !== '') peer.send(text);
+      const told = await peer.message();
+      assert.equal(told['type'], 'failed');
+      assert.match(String(told['message']), /no whole handshake within 0\.05 s/);
+      await peer.closed();
+    }
+    assert.equal(bad.length, 2);
+    new RawPeer(t, path).send(HANDSHAKE, [fd]);
+    await until('the handshake', () => offers.length === 1);
+  },
+);
+
+test('once the handshake is whole its clock has stopped', BUDGET, async (t) => {
+  const { path, offers, messages, bad, fd } = listen(t, 30);
+  const peer = new RawPeer(t, path);
+  peer.send(HANDSHAKE, [fd]);
+  await until('the handshake', () => offers.length === 1);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  peer.send('{"type":"removed","offset":0,"len":4096}\n');
+  await until('a message', () => messages.length === 1);
+  assert.deepEqual(bad, []);
+});
+
+test('messages in the same piece as the handshake, and cut anywhere, are all heard', BUDGET, async (t) => {
+  const { path, messages, fd } = listen(t);
+  const peer = new RawPeer(t, path);
+  const message = '{"type":"stage2_fault","id":1,"vcpu":0,"offset":0}';
+  peer.send(`${HANDSHAKE}${message}\n${message.slice(0, 20)}`, [fd]);
+  await until('the first', () => messages.length === 1);
+  peer.send(`${message.slice(20)}\n\n${message}\n`);
+  await until('all three', () => messages.length === 3);
+});
+
+test('who the peer is comes from the kernel', BUDGET, async (t) => {
+  const { path, offers, fd } = listen(t);
+  new RawPeer(t, path).send(HANDSHAKE, [fd]);
+  await until('the handshake', () => offers.length === 1);
+  assert.equal(offers[0]?.pid, process.pid);
+});
+
+test(
+  'a peer whose last words and whose end come together is heard and then gone, however much it left unread',
+  BUDGET,
+  async (t) => {
+    const { link, path, offers, messages, closed, fd } = listen(t);
+    const peer = new RawPeer(t, path);
+    peer.send(HANDSHAKE, [fd]);
+    await until('the handshake', () => offers.length === 1);
+    // More than one read, and answers that the peer will never read: the kernel reports that as an error of the socket.
+    for (let i = 0; i < 50; i++) link.send({ type: 'ready' });
+    peer.send('{"type":"removed","offset":0,"len":4096}\n'.repeat(2500));
+    peer.close();
+    await until('its end', () => closed.length === 1);
+    assert(messages.length > 0);
+    link.send({ type: 'done' });
+  },
+);
