@@ -17,7 +17,6 @@ const CODE_OF_REASON: Readonly<Record<ErrorReason, status>> = {
   [ErrorReason.UNSPECIFIED]: status.UNKNOWN,
   [ErrorReason.UNSUPPORTED_VERSION]: status.FAILED_PRECONDITION,
   [ErrorReason.UNKNOWN_VM]: status.NOT_FOUND,
-  [ErrorReason.VM_EXISTS]: status.ALREADY_EXISTS,
   [ErrorReason.VM_NOT_PAUSED]: status.FAILED_PRECONDITION,
   [ErrorReason.BAD_TOKEN]: status.UNAUTHENTICATED,
   [ErrorReason.STALE_GENERATION]: status.FAILED_PRECONDITION,

@@ -45,7 +45,7 @@ export class LayoutError extends Error {
 }
 
 const MAX_PAGES = 2 ** 32 - 1;
-const MAX_REGIONS = 4096;
+const MAX_REGIONS = 1024;
 
 function checkRegion(input: RegionInput, index: number, expectedOffset: number): void {
   const at = `region ${index}`;

@@ -182,11 +182,6 @@ export enum ErrorReason {
   UNKNOWN_VM = 2,
 
   /**
-   * @generated from enum value: ERROR_REASON_VM_EXISTS = 3;
-   */
-  VM_EXISTS = 3,
-
-  /**
    * @generated from enum value: ERROR_REASON_VM_NOT_PAUSED = 4;
    */
   VM_NOT_PAUSED = 4,

@@ -100,7 +100,7 @@ export declare type Migration = Message<"pagewake.v1.Migration"> & {
   phase: MigrationPhase;
 
   /**
-   * in FAILED and INTERRUPTED
+   * In FAILED, CANCELLED and INTERRUPTED; in COMPLETED where the source could not be told that it is over.
    *
    * @generated from field: pagewake.v1.ErrorDetail error = 4;
    */
