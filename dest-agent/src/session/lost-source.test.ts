@@ -13,6 +13,10 @@ const PAGES = 1024;
 const READY = { type: 'ready' };
 const DONE = { type: 'done' };
 
+/** A call that has not left this host when its source goes away only waits for it: that is no loss. */
+const bothStreams = (source: FakeSource): Promise<true> =>
+  until('both lanes have reached the source', () => source.streams.faults > 0 && source.streams.bulk > 0);
+
 test(
   'a source that is killed and comes back is opened again by the same destination, and the migration completes',
   UFFD,
