@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include <cerrno>
+#include <type_traits>
 
 #include "kernel_abi.h"
 
@@ -12,10 +13,12 @@ namespace {
 
 // The kernel leaves a signed number in the argument: bytes done, or a negative errno. It counts only where it is positive: a
 // part-way stop is EAGAIN with the bytes done; a stop at the first page has 0 there (before Linux 6.15) or the errno.
-template <class Argument>
-Outcome range_call(Call call, int fd, unsigned long request, Argument& argument, const int64_t& result, uint64_t length) {
+template <class Argument, class Result>
+Outcome range_call(Call call, int fd, unsigned long request, Argument& argument, Result Argument::*field, uint64_t length) {
+  static_assert(std::is_signed_v<Result>, "bytes done or a negative errno");
   if (::ioctl(fd, request, &argument) == 0) return done(length);
   const int error = errno;
+  const Result result = argument.*field;
   return stopped(call, error, result > 0 ? static_cast<uint64_t>(result) : 0);
 }
 
@@ -43,28 +46,25 @@ Outcome copy(int fd, uint64_t address, const void* source, uint64_t length, bool
   argument.src = reinterpret_cast<uint64_t>(source);
   argument.len = length;
   argument.mode = wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE;
-  const auto& result = reinterpret_cast<const int64_t&>(argument.copy);
-  return range_call(Call::copy, fd, UFFDIO_COPY, argument, result, length);
+  return range_call(Call::copy, fd, UFFDIO_COPY, argument, &uffdio_copy::copy, length);
 }
 
 Outcome zeropage(int fd, uint64_t address, uint64_t length) {
   uffdio_zeropage argument{};
   argument.range = {address, length};
-  const auto& result = reinterpret_cast<const int64_t&>(argument.zeropage);
-  return range_call(Call::zeropage, fd, UFFDIO_ZEROPAGE, argument, result, length);
+  return range_call(Call::zeropage, fd, UFFDIO_ZEROPAGE, argument, &uffdio_zeropage::zeropage, length);
 }
 
 Outcome continue_pages(int fd, uint64_t address, uint64_t length) {
   uffdio_continue argument{};
   argument.range = {address, length};
-  const auto& result = reinterpret_cast<const int64_t&>(argument.mapped);
-  return range_call(Call::continuePage, fd, UFFDIO_CONTINUE, argument, result, length);
+  return range_call(Call::continuePage, fd, UFFDIO_CONTINUE, argument, &uffdio_continue::mapped, length);
 }
 
 Outcome poison(int fd, uint64_t address, uint64_t length) {
   abi::UffdPoison argument{};
   argument.range = {address, length};
-  return range_call(Call::poison, fd, abi::kUffdPoison, argument, argument.updated, length);
+  return range_call(Call::poison, fd, abi::kUffdPoison, argument, &abi::UffdPoison::updated, length);
 }
 
 Outcome wake(int fd, uint64_t address, uint64_t length) {
