@@ -7,8 +7,8 @@ const MAY_FOLLOW: Readonly<Record<VmState, readonly VmState[]>> = {
   scanning: ['ready', 'registered'],
   // Back: the VM runs again.
   ready: ['serving', 'registered'],
-  // Back: the VM runs again, possible only while no page was served.
-  serving: ['completed', 'registered'],
+  // No way back: it may be running elsewhere.
+  serving: ['completed'],
   // Final. A VM that comes home is registered anew, with a new generation.
   completed: [],
 };

@@ -67,17 +67,18 @@ export class Vm {
     return this.#scan;
   }
 
-  /** The VM runs again. Throws PAGES_SERVED once its pages may be in use elsewhere. */
+  /**
+   * The VM runs again. Throws PAGES_SERVED once a destination has opened it, page served or not: with the list of its zeros alone a guest
+   * can run elsewhere. Who knows that it never did releases it with force.
+   */
   unpause(): void {
     if (this.#state === 'registered') return;
-    if (this.pagesServed > 0 || this.#state === 'completed') {
+    if (this.#state === 'serving' || this.#state === 'completed')
       throw this.pagesServedError('it must not run here again');
-    }
     this.#move('registered');
     this.#scanNumber++;
     this.#scan = undefined;
     this.#result = undefined;
-    this.#endSession(new PagewakeError(ErrorReason.VM_NOT_PAUSED, `VM ${this.vmId} runs again`, this.#about()));
   }
 
   /**
@@ -143,7 +144,7 @@ export class Vm {
   pagesServedError(consequence: string): PagewakeError {
     return new PagewakeError(
       ErrorReason.PAGES_SERVED,
-      `${String(this.pagesServed)} pages of VM ${this.vmId} were served, so it may be running elsewhere: ${consequence}`,
+      `a destination has opened VM ${this.vmId} and read ${String(this.pagesServed)} pages, so it may be running elsewhere: ${consequence}`,
       { ...this.#about(), pages_served: this.pagesServed },
     );
   }

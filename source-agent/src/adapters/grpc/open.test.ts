@@ -132,9 +132,11 @@ test('a VM that was not paused is not served', BUDGET, async (t) => {
   const wish = { protocolVersion: 1, vmId: 'running', generation, token: TOKEN, destinationId: 'd' };
   assert.equal(await reasonOf(open(agent, wish)), 'VM_NOT_PAUSED');
   await agent.source.setPaused({ vmId: 'running', generation, paused: true });
-  await open(agent, wish);
   await agent.source.setPaused({ vmId: 'running', generation, paused: false });
   assert.equal(await reasonOf(open(agent, wish)), 'VM_NOT_PAUSED');
+  await agent.source.setPaused({ vmId: 'running', generation, paused: true });
+  await open(agent, wish);
+  assert.equal(await reasonOf(agent.source.setPaused({ vmId: 'running', generation, paused: false })), 'PAGES_SERVED');
 });
 
 test('a second destination is refused while the first may come back', BUDGET, async (t) => {

@@ -447,7 +447,7 @@ export declare const SourceService: GenService<{
   },
   /**
    * Says that the VM is paused (its memory is final: zeros are found, serving begins) or that it runs again (serving
-   * ends). Refused with PAGES_SERVED once a page was served: the VM may be running elsewhere.
+   * ends). Refused with PAGES_SERVED once a destination has opened it: the VM may be running elsewhere.
    *
    * @generated from rpc pagewake.v1.SourceService.SetPaused
    */
