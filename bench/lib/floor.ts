@@ -1,0 +1,58 @@
+/** The C programs of bench/floor/: built, started, heard. */
+import { spawnSync } from 'node:child_process';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { makeHosts, type Host } from '../../e2e/lib/hosts.ts';
+import { Program, ROOT } from '../../e2e/lib/processes.ts';
+
+/** Both sides of every measurement are on loopback: the link is then the machine's own and the same for both. */
+export const LOOPBACK: Host = makeHosts('loopback').source;
+
+const FLOOR = join(ROOT, 'bench/floor');
+const BUILD = join(FLOOR, 'build');
+const POPULATE_MS = 120_000;
+
+export function buildFloor(): void {
+  const make = spawnSync('make', ['-s', `-j${availableParallelism()}`], { cwd: FLOOR, encoding: 'utf8' });
+  if (make.error) throw new Error(`cannot run make (${make.error.message}); install make and a C compiler`);
+  if (make.status !== 0) throw new Error(`bench/floor does not build:\n${make.stderr}`);
+}
+
+export function startDestinationProgram(args: readonly string[]): Program {
+  return new Program('destination', LOOPBACK, [join(BUILD, 'destination'), ...args]);
+}
+
+export interface PageServer {
+  readonly program: Program;
+  readonly port: number;
+  /** The memory that it serves, as another process opens it. */
+  readonly memoryPath: string;
+}
+
+export async function startPageServer(pages: number): Promise<PageServer> {
+  const program = new Program('page-server', LOOPBACK, [join(BUILD, 'page-server'), String(pages)]);
+  const line = await program.waitForStart('its port', (l) => l['event'] === 'listening');
+  return { program, port: Number(line['port']), memoryPath: `/proc/${program.pid}/fd/${Number(line['fd'])}` };
+}
+
+export const POPULATE_CALLS = ['copy', 'write', 'writeContinue'] as const;
+export type PopulateCall = (typeof POPULATE_CALLS)[number];
+
+export interface Populated {
+  readonly call: PopulateCall;
+  /** Given to the kernel in one call. */
+  readonly pieceBytes: number;
+  readonly ms: number;
+}
+
+export async function populate(mib: number): Promise<readonly Populated[]> {
+  const program = new Program('populate', LOOPBACK, [join(BUILD, 'populate'), String(mib)]);
+  const timer = setTimeout(() => program.signal('SIGKILL'), POPULATE_MS);
+  const code = await program.exited.finally(() => clearTimeout(timer));
+  if (code !== 0) throw new Error(`populate exited with ${code} (budget ${POPULATE_MS} ms): ${program.stderr}`);
+  return program.lines.map((line) => ({
+    call: line['call'] as PopulateCall,
+    pieceBytes: Number(line['pieceBytes']),
+    ms: Number(line['ms']),
+  }));
+}

@@ -1,0 +1,100 @@
+/** The benchmark as a program: that it runs and says everything. What it says of speed is nobody's to assert. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { Program, ROOT } from '../../e2e/lib/processes.ts';
+import { buildFloor, LOOPBACK, populate, startDestinationProgram } from '../lib/floor.ts';
+import { figureOf, MEASURES } from '../lib/rows.ts';
+
+const MAIN = join(ROOT, 'bench/main.ts');
+const BUDGET_MS = 60_000;
+
+buildFloor();
+
+/** Found by doing it: the smallest program that needs a userfaultfd on shared memory. */
+async function whyNoFaults(): Promise<string | false> {
+  try {
+    await populate(2);
+    return false;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+const skip = await whyNoFaults();
+
+function temporaryFile(t: TestContext, name: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'pw-bench-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return join(folder, name);
+}
+
+test('the smallest run prints every row, and writes it for programs', { skip, timeout: BUDGET_MS }, async (t) => {
+  const json = temporaryFile(t, 'figures.json');
+  const bench = new Program('bench', LOOPBACK, [process.execPath, MAIN, '--smoke', '--json', json]);
+  t.after(() => bench.stop());
+  const code = await bench.exited;
+  assert.equal(code, 0, bench.stderr);
+  const printed = bench.lines.map((line) => String(line['text'])).join('\n');
+  const report = JSON.parse(readFileSync(json, 'utf8')) as {
+    ratios: Record<string, number>;
+    populate: { pieceBytes: number; writeOverCopy: number; writeContinueOverCopy: number }[];
+  };
+  for (const { name, what } of MEASURES) {
+    assert.ok(printed.includes(what), `a row "${what}"`);
+    const ratio = report.ratios[name] ?? Number.NaN;
+    assert.ok(Number.isFinite(ratio) && ratio > 0, `${name}: ${ratio}`);
+  }
+  for (const size of ['4 KiB', '64 KiB', '2 MiB']) assert.match(printed, new RegExp(`^${size} .* ms`, 'm'));
+  assert.deepEqual(
+    report.populate.map((row) => row.pieceBytes),
+    [2 ** 12, 2 ** 16, 2 ** 21],
+  );
+});
+
+test('an argument that does not exist ends with the usage and code 2', () => {
+  const { status, stderr } = spawnSync(process.execPath, [MAIN, '--fast'], { encoding: 'utf8' });
+  assert.equal(status, 2);
+  assert.match(stderr, /--fast.*\n[^]*usage: npm run bench/);
+});
+
+for (const { what, args, says } of [
+  { what: 'a walk without a rate', args: ['64', 'floor', '1', 'walk:10'], says: /walk:10: give NAME:TOUCHES/ },
+  { what: 'a page count that is no power of two', args: ['65', 'floor', '1', 'fill'], says: /PAGES: must be a power/ },
+  { what: 'a filler that is neither', args: ['64', 'magic', '1', 'fill'], says: /give `floor PORT` or `agent/ },
+]) {
+  test(`the destination program refuses ${what}`, { skip, timeout: BUDGET_MS }, async (t) => {
+    const program = startDestinationProgram(args);
+    t.after(() => program.stop());
+    assert.equal(await program.exited, 1);
+    assert.match(program.stderr, says);
+  });
+}
+
+test('a page with the wrong content ends the measurement', { skip, timeout: BUDGET_MS }, async (t) => {
+  // A page server that is fast because it sends zeros.
+  const server = createServer((socket) => {
+    socket.on('data', (requests) => socket.write(Buffer.alloc((requests.length / 8) * 4096)));
+    socket.on('error', () => undefined);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const program = startDestinationProgram(['64', 'floor', String(port), 'walk:10:1:0']);
+  t.after(() => program.stop());
+  await program.waitFor('memory that is served', (line) => line['event'] === 'ready');
+  program.signal('SIGUSR1');
+  assert.equal(await program.exited, 1);
+  assert.match(program.stderr, /WRONG PAGE: page \d+ begins with 0{16}, expected /);
+});
+
+test('a median is the middle of an odd number of runs and the mean of the middle two of an even one', () => {
+  assert.equal(figureOf([9, 1, 5]).median, 5);
+  assert.equal(figureOf([9, 1, 5, 7]).median, 6);
+  assert.throws(() => figureOf([]), /a median of no runs/);
+});
