@@ -90,12 +90,17 @@ function optionsOrExit(): BenchOptions | undefined {
 
 const options = optionsOrExit();
 if (options) {
+  let stopped = false;
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => void cleanUp().finally(() => process.exit(130)));
+    process.once(signal, () => {
+      stopped = true;
+      void cleanUp().finally(() => process.exit(130));
+    });
   try {
     await bench(options);
   } catch (error) {
-    process.stderr.write(`npm run bench: ${error instanceof Error ? error.message : String(error)}\n`);
+    // What fails because everything is being ended is no news.
+    if (!stopped) process.stderr.write(`npm run bench: ${error instanceof Error ? error.message : String(error)}\n`);
     process.exitCode = 1;
   } finally {
     await cleanUp();
