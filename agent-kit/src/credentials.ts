@@ -17,6 +17,9 @@ export const COMMON_CHANNEL_OPTIONS: Readonly<ChannelOptions> = {
   'grpc.keepalive_time_ms': KEEPALIVE_MS,
   'grpc.keepalive_timeout_ms': KEEPALIVE_MS,
   'grpc.keepalive_permit_without_calls': 1,
+  // By default grpc-js waits up to two minutes before it connects again: a guest would stall that long after its link is back.
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 2000,
 };
 
 export interface ClientLinkOptions extends TlsFiles {

@@ -1,5 +1,5 @@
 /** What a VMM handed over, looked at before anything is built on it. The descriptors are closed with this object. */
-import { closeSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, readFileSync } from 'node:fs';
 import type { DescriptorName, MemoryTraits, VmmOffer } from '@pagewake/core';
 import { duplicateDescriptor, MemoryFile, UFFD_FEATURE } from '@pagewake/native';
 import { ErrorReason, PagewakeError } from '../kit.ts';
@@ -78,12 +78,15 @@ export class OfferedMemory {
       const kind = file.kind();
       if (!wanted.includes(kind)) throw bad(`the memory file is a ${kind}; ${wanted.join(' or ')} was expected`);
       const sizeBytes = file.sizeBytes();
+      // Has no SEEK_DATA that tells: all of it is called data. Its blocks do.
+      const { blocks } = fstatSync(fd);
+      if (kind === 'hugetlbfs' && blocks > 0) throw bad(notEmpty('the memory file', blocks * 512));
       for (const region of this.#offer.layout.regions) {
         if (region.fileOffset + region.sizeBytes > sizeBytes)
           throw bad(
             `region ${region.index} ends at byte ${region.fileOffset + region.sizeBytes} of a memory file of ${sizeBytes} bytes`,
           );
-        if (kind !== 'guest_memfd') refuseFilled(file, region.fileOffset, region.sizeBytes, region.index);
+        if (kind === 'memfd-or-shmem') refuseFilled(file, region.fileOffset, region.sizeBytes, region.index);
       }
     } finally {
       file.close();
@@ -96,12 +99,12 @@ function refuseFilled(file: MemoryFile, offset: number, sizeBytes: number, regio
   const runs = file.dataRuns(offset, sizeBytes);
   let bytes = 0;
   for (let i = 1; i < runs.length; i += 2) bytes += runs[i] ?? 0;
-  if (bytes > 0)
-    throw bad(
-      `region ${region} is not empty: ${bytes} bytes of it are populated, which no fault will ever replace. ` +
-        'Start the destination without preallocation (prealloc=off) and do not touch its memory before the handshake',
-    );
+  if (bytes > 0) throw bad(notEmpty(`region ${region}`, bytes));
 }
+
+const notEmpty = (what: string, bytes: number): string =>
+  `${what} is not empty: ${bytes} bytes of it are populated, which no fault will ever replace. ` +
+  'Start the destination without preallocation (prealloc=off) and do not touch its memory before the handshake';
 
 const bad = (message: string): PagewakeError => new PagewakeError(ErrorReason.BAD_HANDSHAKE, message);
 

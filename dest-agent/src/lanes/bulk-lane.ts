@@ -59,7 +59,7 @@ export class BulkLane {
 
   constructor(options: BulkLaneOptions) {
     this.#o = options;
-    this.#installer = new PageInstaller(options.memory, options.ledger, options.removeEvents);
+    this.#installer = new PageInstaller(options.memory, options.ledger);
     this.#scratch = new Uint32Array(options.memory.layout.pageCount);
     this.#cursor = new PrefetchCursor(
       options.memory.layout.regions.map((r) => ({

@@ -365,3 +365,22 @@ test('a VMM that exited while its page was on the way is told, and unregistering
   await rig.posted('vmm-exited');
   assert.deepEqual(unregisterAll(rig.memory), { exited: true, refused: undefined });
 });
+
+test('a zero that had to be tried again does not overwrite what a thread has stored meanwhile', UFFD, async (t) => {
+  const rig = await startRig(t);
+  rig.ledger.setZero(0, rig.toucher.pages);
+  rig.lane.useStream(rig.faultPeer());
+  rig.lane.start();
+  const place = rig.memory.layout.atLedgerPage(5);
+  assert(place);
+  // The kernel cannot be made to run out of memory here, so its first answer is given for it.
+  const write = rig.memory.write.bind(rig.memory);
+  let writes = 0;
+  rig.memory.write = (run, bytes, offset) =>
+    writes++ === 0 ? { kind: 'no-memory', bytes: 0 } : write(run, bytes, offset);
+  rig.lane.onStage2Request(7, place, undefined);
+  await rig.toucher.store(0, 5, 0x41);
+  await rig.posted('stage2-resolved');
+  assert.equal(writes, 1);
+  assert.deepEqual(await rig.toucher.touch(0, 5), seen(Buffer.alloc(4096, 0x41)));
+});

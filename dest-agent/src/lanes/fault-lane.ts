@@ -58,7 +58,7 @@ export class FaultLane {
 
   constructor(options: FaultLaneOptions) {
     this.#o = options;
-    this.#installer = new PageInstaller(options.memory, options.ledger, options.removeEvents);
+    this.#installer = new PageInstaller(options.memory, options.ledger);
     this.#scratch = new Uint32Array(options.memory.layout.pageCount);
     this.#retries = new RetryQueue(
       () => this.drain(),
@@ -96,6 +96,11 @@ export class FaultLane {
   /** Reads and handles what the userfaultfd has. */
   drain(): void {
     this.#intake?.drain();
+  }
+
+  /** Before the ranges are given back to the kernel, which then wakes everybody. */
+  stop(): void {
+    this.#retries.stop();
   }
 
   // ── The source ────────────────────────────────────────────────────────────────────────────────────────────────

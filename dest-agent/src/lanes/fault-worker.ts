@@ -86,6 +86,7 @@ function handle(message: ToLane, context: LaneContext): void {
       return;
     case 'unregister': {
       lane.drain();
+      lane.stop();
       const unregistered = unregisterAll(memory);
       lane.writeStalls();
       tracer.flush();

@@ -28,7 +28,7 @@ for (const memory of ['memfd', 'anonymous'] as const) {
   test(`${memory}: COPY over a run whose middle somebody filled with the same content is accepted`, UFFD, async (t) => {
     const rig = await startRig(t, { memory });
     assert.equal(rig.memory.copy(run(rig, 5, 1), content(5), 0).kind, 'done');
-    const installer = new PageInstaller(rig.memory, rig.ledger, false);
+    const installer = new PageInstaller(rig.memory, rig.ledger);
     assert.deepEqual(rig.ledger.claimRun(4, 8, 4), { first: 4, count: 4 });
     assert.equal(rig.ledger.fault(5), 'waiting');
     const result = installer.install('copy', run(rig, 4, 4), contents(4, 4), 0);
@@ -44,7 +44,7 @@ for (const memory of ['memfd', 'anonymous'] as const) {
     async (t) => {
       const rig = await startRig(t, { memory });
       assert.equal(rig.memory.copy(run(rig, 5, 1), content(99), 0).kind, 'done');
-      const installer = new PageInstaller(rig.memory, rig.ledger, false);
+      const installer = new PageInstaller(rig.memory, rig.ledger);
       rig.ledger.claimRun(4, 8, 4);
       const result = installer.install('copy', run(rig, 4, 4), contents(4, 4), 0);
       assert(result.kind === 'alarm', result.kind);
@@ -62,7 +62,7 @@ test(
   async (t) => {
     for (const same of [true, false]) {
       const rig = await startRig(t, { memory: 'anonymous', prefill: { page: 3, byte: 0x77 } });
-      const installer = new PageInstaller(rig.memory, rig.ledger, false);
+      const installer = new PageInstaller(rig.memory, rig.ledger);
       rig.ledger.claimRun(3, 4, 1);
       const result = installer.install('copy', run(rig, 3, 1), same ? Buffer.alloc(4096, 0x77) : content(3), 0);
       assert.equal(result.kind, same ? 'installed' : 'alarm');
@@ -72,7 +72,7 @@ test(
 
 test('zeros over a page that is not zero are an alarm, over one that is they are accepted', UFFD, async (t) => {
   const rig = await startRig(t);
-  const installer = new PageInstaller(rig.memory, rig.ledger, false);
+  const installer = new PageInstaller(rig.memory, rig.ledger);
   rig.memory.zeropage(run(rig, 1, 1));
   rig.memory.copy(run(rig, 2, 1), content(2), 0);
   rig.ledger.claimRun(0, 3, 3);
@@ -83,7 +83,7 @@ test('zeros over a page that is not zero are an alarm, over one that is they are
 
 test('pages that are not requested any more are passed over, and their memory is left alone', UFFD, async (t) => {
   const rig = await startRig(t);
-  const installer = new PageInstaller(rig.memory, rig.ledger, true);
+  const installer = new PageInstaller(rig.memory, rig.ledger);
   rig.ledger.claimRun(0, 16, 16);
   for (const page of [0, 7, 15]) rig.ledger.remove(page, 1, new Uint32Array(1));
   const result = installer.install('copy', run(rig, 0, 16), contents(0, 16), 0);
@@ -95,7 +95,7 @@ test('pages that are not requested any more are passed over, and their memory is
 
 test('content is taken from where in the buffer it is said to lie', UFFD, async (t) => {
   const rig = await startRig(t);
-  const installer = new PageInstaller(rig.memory, rig.ledger, false);
+  const installer = new PageInstaller(rig.memory, rig.ledger);
   rig.ledger.claimRun(2, 6, 4);
   const shifted = Buffer.concat([Buffer.alloc(100, 1), contents(2, 4)]);
   assert.equal(installed(installer.install('write', run(rig, 2, 2), shifted, 100)), 2);
@@ -105,9 +105,26 @@ test('content is taken from where in the buffer it is said to lie', UFFD, async 
 
 test('a call that this memory does not know is an alarm, and its page is not called present', UFFD, async (t) => {
   const rig = await startRig(t, { memory: 'anonymous' });
-  const installer = new PageInstaller(rig.memory, rig.ledger, false);
+  const installer = new PageInstaller(rig.memory, rig.ledger);
   rig.ledger.claimRun(0, 1, 1);
   const result = installer.install('write', run(rig, 0, 1), content(0), 0);
   assert(result.kind === 'alarm' && /write of page 0 of region 0 was refused/.test(result.message));
   assert.equal(rig.ledger.state(0), PAGE.requested);
 });
+
+test(
+  'an install and a removal exclude each other, whether the kernel or a message tells of the removal',
+  UFFD,
+  async (t) => {
+    const rig = await startRig(t);
+    const installer = new PageInstaller(rig.memory, rig.ledger);
+    const [region] = rig.memory.layout.regions;
+    assert(region);
+    rig.ledger.claimRun(0, 1, 1);
+    rig.ledger.lockExclusive();
+    // The lock does not nest: that it is asked for shows that it is taken.
+    assert.throws(() => installer.install('copy', { region, firstPage: 0, pageCount: 1 }, content(0), 0), /EDEADLK/);
+    rig.ledger.unlockExclusive();
+    assert.equal(installer.install('copy', { region, firstPage: 0, pageCount: 1 }, content(0), 0).kind, 'installed');
+  },
+);

@@ -30,18 +30,16 @@ export const NO_BYTES = new Uint8Array(0);
 export class PageInstaller {
   readonly #memory: VmMemory;
   readonly #ledger: PageLedger;
-  readonly #locked: boolean;
   #scratch = new Uint32Array(1024);
 
   /**
-   * @param locked true where the VMM sends REMOVE events: then a check of the ledger, the call and the ledger's transition must not
-   *   have the reading of such an event in between. The kernel lets the remover go on as soon as its event is read, so an
-   *   install that had looked before and wrote after would bring removed content back.
+   * A check of the ledger, the call and the ledger's transition happen under the ledger's lock: between them nothing may be noted as given back. The
+   * kernel lets a remover go on as soon as its event is read (and a VMM as soon as its message is answered), so an install that had looked
+   * before and wrote after would bring removed content back.
    */
-  constructor(memory: VmMemory, ledger: PageLedger, locked: boolean) {
+  constructor(memory: VmMemory, ledger: PageLedger) {
     this.#memory = memory;
     this.#ledger = ledger;
-    this.#locked = locked;
   }
 
   /**
@@ -75,11 +73,11 @@ export class PageInstaller {
 
   /** One call of the kernel over the longest prefix that is still requested. */
   #step(call: ContentCall, rest: PlacedRun, bytes: Uint8Array, offset: number, woken: number[]): Step {
-    if (this.#locked) this.#ledger.lockShared();
+    this.#ledger.lockShared();
     try {
       return this.#stepUnderLock(call, rest, bytes, offset, woken);
     } finally {
-      if (this.#locked) this.#ledger.unlockShared();
+      this.#ledger.unlockShared();
     }
   }
 

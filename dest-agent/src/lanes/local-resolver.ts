@@ -1,6 +1,6 @@
 /** Resolves what needs no round trip: minor faults, pages that are known to be zero, pages that are there already. */
 import { callForZero, type InstallCall, type MemoryTraits, type PagePlace } from '@pagewake/core';
-import type { PageLedger } from '../adapters/ledger.ts';
+import { PAGE, type PageLedger } from '../adapters/ledger.ts';
 import type { Outcome, PlacedRun, VmMemory } from '../adapters/memory.ts';
 import { describe, NO_BYTES } from './installer.ts';
 import type { Waiter } from './pending.ts';
@@ -83,6 +83,12 @@ export class LocalResolver {
   zero(place: PagePlace, waiters: readonly Waiter[]): void {
     const run = runOf(place);
     const { memory, ledger } = this.#o;
+    const state = ledger.state(place.region.firstLedgerPage + place.page);
+    if (state !== PAGE.zero && state !== PAGE.removed) {
+      // Resolved for somebody else while this waited for a retry, and written to since, perhaps: write() would not notice.
+      for (const waiter of waiters) this.present(place, waiter);
+      return;
+    }
     const call = callForZero(waiters[0]?.origin ?? 'user-space', this.#o.traits);
     const outcome = this.#installZero(call, run);
     switch (outcome.kind) {

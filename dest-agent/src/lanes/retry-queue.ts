@@ -6,6 +6,7 @@ export class RetryQueue {
   readonly #drainEvents: () => void;
   readonly #afterwards: () => void;
   #waiting: (() => void)[] = [];
+  #stopped = false;
 
   /**
    * @param drainEvents reads and handles what the userfaultfd has
@@ -27,13 +28,23 @@ export class RetryQueue {
       this.#drainEvents();
       const retries = this.#waiting;
       this.#waiting = [];
-      for (const again of retries) again();
-      this.#afterwards();
+      this.#run(retries);
     });
   }
 
   /** After ENOMEM. */
   afterBackOff(retry: () => void): void {
-    setTimeout(retry, BACKOFF_MS);
+    setTimeout(() => this.#run([retry]), BACKOFF_MS);
+  }
+
+  /** The ranges are the kernel's again: nobody waits, and a call on them would be refused. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  #run(retries: readonly (() => void)[]): void {
+    if (this.#stopped) return;
+    for (const again of retries) again();
+    this.#afterwards();
   }
 }

@@ -27,26 +27,32 @@ export function unregisterAll(memory: VmMemory): Unregistered {
   return { exited: false, refused: undefined };
 }
 
+export interface Poisoned {
+  readonly pages: number;
+  /** What the kernel said where it would not (EINVAL, ENOTTY: before Linux 6.6). A process that has exited is no refusal. */
+  readonly refused: string | undefined;
+}
+
 /**
  * Poisons every page that is not there, so that a touch is a SIGBUS (EHWPOISON in a vCPU) and neither a zero nor a wait for ever. Pages that are known to
  * be zero are poisoned as well: nobody will be here to resolve them, and a guest that has lost other pages is not to go on.
  * A page that turns out to be there stays as it is. No lane may run any more.
- * @returns how many pages were poisoned
  */
-export async function poisonAbsent(memory: VmMemory, ledger: PageLedger): Promise<number> {
+export async function poisonAbsent(memory: VmMemory, ledger: PageLedger): Promise<Poisoned> {
   let poisoned = 0;
   for (const region of memory.layout.regions) {
     let from = 0;
     while (from < region.pageCount) {
       const run = absentRun(region, from, ledger);
       if (!run) break;
-      const pages = await poisonRun(memory, run, () => drainAll(memory));
-      if (pages === undefined) return poisoned;
-      poisoned += pages;
+      const result = await poisonRun(memory, run, () => drainAll(memory));
+      poisoned += result.pages;
+      if (result.end !== undefined)
+        return { pages: poisoned, refused: result.end === 'exited' ? undefined : result.end };
       from = run.firstPage + run.pageCount;
     }
   }
-  return poisoned;
+  return { pages: poisoned, refused: undefined };
 }
 
 /** The first run at or after a page of the region that the ledger does not call present. */
@@ -65,13 +71,17 @@ function drainAll(memory: VmMemory): void {
   while ((memory.uffd?.drain(events) ?? 0) === UFFD_EVENT_BATCH);
 }
 
-/** @returns how many pages were poisoned; undefined where the VMM is gone or will have none of it */
-async function poisonRun(memory: VmMemory, run: PlacedRun, drainEvents: () => void): Promise<number | undefined> {
+interface RunPoisoned {
+  readonly pages: number;
+  /** Why it ended before the run did: the VMM has exited, or what the kernel said. */
+  readonly end: string | undefined;
+}
+
+async function poisonRun(memory: VmMemory, run: PlacedRun, drainEvents: () => void): Promise<RunPoisoned> {
   let poisoned = 0;
   let from = 0;
   while (from < run.pageCount) {
-    const rest = slice(run, from, run.pageCount - from);
-    const outcome = memory.poison(rest);
+    const outcome = memory.poison(slice(run, from, run.pageCount - from));
     const pages = Math.floor(outcome.bytes / run.region.pageSizeBytes);
     poisoned += pages;
     from += pages;
@@ -91,9 +101,10 @@ async function poisonRun(memory: VmMemory, run: PlacedRun, drainEvents: () => vo
         break;
       case 'exited':
       case 'absent':
+        return { pages: poisoned, end: outcome.kind };
       case 'refused':
-        return undefined;
+        return { pages: poisoned, end: outcome.errno };
     }
   }
-  return poisoned;
+  return { pages: poisoned, end: undefined };
 }

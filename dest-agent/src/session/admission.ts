@@ -5,7 +5,7 @@ import { VmMemory } from '../adapters/memory.ts';
 import { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, PagewakeError } from '../kit.ts';
 import type { AttachedMemory } from '../lanes/messages.ts';
-import { poisonAbsent } from '../lanes/teardown.ts';
+import { poisonAbsent, type Poisoned } from '../lanes/teardown.ts';
 import type { LaneDescriptors } from './lanes.ts';
 import type { LedgerTotals } from './snapshot.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
@@ -19,6 +19,7 @@ export class AdmittedVm {
   readonly ledger: PageLedger;
   readonly #memory: OfferedMemory;
   zeroAtOpen = 0;
+  #closed: LedgerTotals | undefined;
 
   /**
    * Owns the descriptors of the offer from here on, also where it throws.
@@ -71,7 +72,9 @@ export class AdmittedVm {
     this.zeroAtOpen += this.ledger.setZero(first, count);
   }
 
+  /** Once closed, what was last so. */
   totals(): LedgerTotals {
+    if (this.#closed) return this.#closed;
     const counts = this.ledger.counts();
     return {
       total: this.layout.pageCount,
@@ -81,8 +84,8 @@ export class AdmittedVm {
     };
   }
 
-  /** Poisons what has not come. Only once no lane runs any more. @returns how many pages */
-  async poison(): Promise<number> {
+  /** Poisons what has not come. Only once no lane runs any more. */
+  async poison(): Promise<Poisoned> {
     const memory = new VmMemory(this.attachment.regions, { ...this.#memory.duplicate(), pid: undefined });
     try {
       return await poisonAbsent(memory, this.ledger);
@@ -92,6 +95,7 @@ export class AdmittedVm {
   }
 
   close(): void {
+    this.#closed ??= this.totals();
     this.#memory.close();
     this.ledger.close();
   }

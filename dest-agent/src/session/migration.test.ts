@@ -187,14 +187,28 @@ test('a stage-2 request is answered on the channel, and a removed range is zeros
   assert.deepEqual(await vmm.message(), { type: 'removed', offset: at(901), len: 8192 });
   await until('the range is removed', async () => (await dest.get('m')).progress?.pagesRemoved === 2n);
   assert.deepEqual(await vmm.touch(0, 901), seen(zeros));
-  // Memory that was never handed over, and ranges that are no whole pages, change nothing.
-  vmm.send(`{"type":"removed","offset":${String(at(pages))},"len":4096}`);
-  vmm.send(`{"type":"removed","offset":${String(at(910))},"len":100}`);
-  vmm.send(`{"type":"removed","offset":${String(at(911) + 8)},"len":4088}`);
-  vmm.send(`{"type":"stage2_fault","id":8,"vcpu":0,"offset":${String(at(902))}}`);
-  assert.deepEqual(await vmm.message(), { type: 'resolved', id: 8, offset: at(902), len: 4096 });
-  for (const page of [910, 911]) assert.deepEqual(await vmm.touch(0, page), seen(content(page)));
 });
+
+for (const [what, message] of [
+  ['removes memory that it never handed over', '{"type":"removed","offset":65536,"len":4096}'],
+  ['removes a part of a page', '{"type":"removed","offset":40960,"len":100}'],
+  ['removes from the middle of a page on', '{"type":"removed","offset":40968,"len":4088}'],
+  ['asks for a page beyond its memory', '{"type":"stage2_fault","id":8,"vcpu":0,"offset":65536}'],
+] as const)
+  test(
+    `a VMM that ${what} is told that its migration has failed, and does not wait for an answer for ever`,
+    UFFD,
+    async (t) => {
+      const source = await startFakeSource(t, { pages: 16, bulk: () => undefined });
+      const dest = await startDest(t);
+      const { vmmSocket } = await dest.start(source.address);
+      const vmm = await startVmm(t, { pages: 16 });
+      handOver(vmm, vmmSocket);
+      assert.deepEqual(await vmm.message(), READY);
+      vmm.send(message);
+      assert.partialDeepStrictEqual(await vmm.message(), { type: 'failed', reason: 'BAD_HANDSHAKE' });
+    },
+  );
 
 test('a VMM that closes its channel as soon as it is told done has a migration that completed', UFFD, async (t) => {
   const told = Promise.withResolvers<void>();

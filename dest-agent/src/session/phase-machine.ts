@@ -35,6 +35,17 @@ export class PhaseMachine extends EventEmitter<Events> {
     this.emit('change');
   }
 
+  /** Rejects once the phase is final. For a race: that nobody waits any more is no error. */
+  protected untilOver(why: () => Error): Promise<never> {
+    const over = new Promise<never>((_resolve, reject) => {
+      this.on('change', () => {
+        if (this.over) reject(why());
+      });
+    });
+    over.catch(() => undefined);
+    return over;
+  }
+
   protected wrongPhase(wish: string): PagewakeError {
     const message = `a migration that is ${this.#phase} cannot be ${wish}`;
     return new PagewakeError(ErrorReason.WRONG_PHASE, message, { phase: this.#phase });

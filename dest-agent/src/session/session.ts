@@ -2,6 +2,7 @@
  * One migration on the destination, from the call that prepares it to the ledger that is full. Owns the order of things; the lanes own the pages.
  */
 import { randomBytes } from 'node:crypto';
+import { closeSync } from 'node:fs';
 import type { HandshakeError, VmmMessage } from '@pagewake/core';
 import { isRecoverable } from '../adapters/page-source.ts';
 import { SourceSession } from '../adapters/source-session.ts';
@@ -11,14 +12,15 @@ import { BULK_COUNTERS, FAULT_COUNTERS } from '../lanes/counters.ts';
 import type { FromLane, LaneError } from '../lanes/messages.ts';
 import { AdmittedVm } from './admission.ts';
 import { Alarms } from './alarms.ts';
+import { poisonOrKill } from './ending.ts';
 import { Lanes } from './lanes.ts';
 import { PhaseMachine } from './phase-machine.ts';
 import { ProcessEnd } from './process-end.ts';
 import { Reopener } from './reopener.ts';
 import type { SessionOptions } from './session-options.ts';
-import { NO_LEDGER, readAll, type LedgerTotals, type SessionSnapshot } from './snapshot.ts';
+import { NO_LEDGER, readAll, type SessionSnapshot } from './snapshot.ts';
 import { VmmLink, type ReceivedOffer } from './vmm-link.ts';
-import { laneOrderOf } from './vmm-orders.ts';
+import { laneOrderOf, resolvedAnswer } from './vmm-orders.ts';
 
 export class MigrationSession extends PhaseMachine {
   readonly migrationId: string;
@@ -42,7 +44,6 @@ export class MigrationSession extends PhaseMachine {
   /** The kernel has the ranges back: the VM is whole, whatever happens to anybody from here on. */
   #unregistered = false;
   #ending: Promise<void> | undefined;
-  #lastLedger: LedgerTotals = NO_LEDGER;
 
   constructor(options: SessionOptions) {
     super();
@@ -51,9 +52,7 @@ export class MigrationSession extends PhaseMachine {
     this.#o = options;
     this.#alarms = new Alarms(options.log);
     this.#source = new SourceSession(options.sourceAddress, linkOptions(options.credentials), {
-      vmId: options.vmId,
-      generation: options.generation,
-      token: options.token,
+      ...options,
       destinationId: randomBytes(16).toString('hex'),
     });
     this.#lanes = new Lanes({
@@ -85,22 +84,13 @@ export class MigrationSession extends PhaseMachine {
    * @throws PagewakeError what stood in the way; the session is failed then
    */
   async prepare(): Promise<void> {
-    const over = new Promise<never>((_resolve, reject) => {
-      this.on('change', () => {
-        if (this.over) reject(this.#error ?? new PagewakeError(ErrorReason.CANCELLED, 'cancelled'));
-      });
-    });
-    // Raced, so its rejection is seen; this keeps it from being an unhandled one where the race is over before.
-    over.catch(() => undefined);
+    const over = this.untilOver(() => this.#error ?? new PagewakeError(ErrorReason.CANCELLED, 'cancelled'));
     await Promise.race([this.#lanes.started(), over]);
     try {
       this.#vmm.listen(this.#o.vmmSocket);
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      const message = `cannot listen for the VMM on ${this.#o.vmmSocket}: ${why}`;
-      const typed = new PagewakeError(ErrorReason.INVALID_ARGUMENT, message);
-      this.#fail(typed);
-      throw typed;
+      this.#failed(error);
+      throw error;
     }
     this.enter('awaiting-vmm');
   }
@@ -136,10 +126,7 @@ export class MigrationSession extends PhaseMachine {
     this.#giveUp('cancelled', new PagewakeError(ErrorReason.CANCELLED, 'cancelled by the orchestrator'));
   }
 
-  /**
-   * The agent ends. Where that leaves a guest without its pages it stays as it is: its VMM holds the userfaultfd too, so it waits and
-   * never reads zeros.
-   */
+  /** The agent ends. A guest that is left without pages waits and never reads zeros: its VMM holds the userfaultfd too. */
   leave(): Promise<void> {
     this.#reopener.stop();
     return this.#release();
@@ -160,21 +147,20 @@ export class MigrationSession extends PhaseMachine {
       fillingMs: this.#fillingSinceMs === undefined ? 0 : until - this.#fillingSinceMs,
       linkLosses: this.#linkLosses,
       traceId: this.#o.trace.traceId,
-      ledger: this.#ledgerTotals(),
+      ledger: this.#vm?.totals() ?? NO_LEDGER,
       faults: readAll(this.#lanes.faultCounters, FAULT_COUNTERS),
       bulk: readAll(this.#lanes.bulkCounters, BULK_COUNTERS),
     };
   }
 
-  #ledgerTotals(): LedgerTotals {
-    // Once released, what was last seen stays to be told.
-    if (this.#vm && !this.#ending) this.#lastLedger = this.#vm.totals();
-    return this.#lastLedger;
-  }
-
   // ── From the handshake to the first fault ───────────────────────────────────────────────────────────────────────
 
   async #open(received: ReceivedOffer): Promise<void> {
+    if (!this.may('opening')) {
+      // The migration ended while this was on its way: nobody else will close what came with it.
+      for (const fd of received.descriptors) closeSync(fd);
+      return;
+    }
     this.enter('opening');
     const vm = new AdmittedVm(received, this.#o.vmId, this.#o.wantedMode);
     this.#vm = vm;
@@ -201,7 +187,14 @@ export class MigrationSession extends PhaseMachine {
   #onVmmMessage(message: VmmMessage): void {
     const order = this.#vm && laneOrderOf(message, this.#vm.layout);
     if (order) this.#lanes.fault.post(order);
-    else this.#o.log.warn({ message }, 'a message of the VMM names memory that it did not hand over; ignored');
+    // Ignored it would leave a vCPU waiting for its answer.
+    else
+      this.#fail(
+        new PagewakeError(
+          ErrorReason.BAD_HANDSHAKE,
+          `${message.type}: ${message.offset} is no page that the VMM handed over`,
+        ),
+      );
   }
 
   // ── What the lanes say ──────────────────────────────────────────────────────────────────────────────────────────
@@ -221,11 +214,8 @@ export class MigrationSession extends PhaseMachine {
         this.#onVmmGone();
         return;
       case 'stage2-resolved': {
-        const place = this.#vm?.layout.atLedgerPage(message.ledgerPage);
-        if (!place) return;
-        const { region, page } = place;
-        const offset = region.offset + page * region.pageSizeBytes;
-        this.#vmm.send({ type: 'resolved', id: message.id, offset, len: region.pageSizeBytes });
+        const answer = this.#vm && resolvedAnswer(message.id, message.ledgerPage, this.#vm.layout);
+        if (answer) this.#vmm.send(answer);
         return;
       }
       case 'removed-noted':
@@ -237,11 +227,8 @@ export class MigrationSession extends PhaseMachine {
       case 'alarm':
         this.#alarms.raise(message.message);
         return;
-      case 'started':
-      case 'attached':
-      case 'source-detached':
-      case 'unregistered':
-        return;
+      default:
+      // Answers that somebody waits for: `Lane.next`.
     }
   }
 
@@ -341,12 +328,15 @@ export class MigrationSession extends PhaseMachine {
   }
 
   #onVmmGone(): void {
-    if (this.#unregistered) return;
     this.#fail(new PagewakeError(ErrorReason.VMM_EXITED, 'the VMM exited before its memory was whole'));
   }
 
   #fail(error: PagewakeError): void {
     if (this.over) return;
+    if (this.#unregistered) {
+      this.#o.log.warn({ reason: reasonName(error.reason) }, `after the VM was whole: ${error.message}`);
+      return;
+    }
     this.#o.log.error({ reason: reasonName(error.reason), phase: this.phase }, error.message);
     this.#giveUp('failed', error);
   }
@@ -356,6 +346,7 @@ export class MigrationSession extends PhaseMachine {
     this.#filledAtMs ??= Date.now();
     this.enter(phase);
     this.#reopener.stop();
+    this.#vmm.stopListening();
     this.#guard(this.#abandon(error));
   }
 
@@ -364,18 +355,16 @@ export class MigrationSession extends PhaseMachine {
    * what failed.
    */
   async #abandon(error: PagewakeError): Promise<void> {
-    this.#ledgerTotals();
-    await this.#lanes.terminate();
-    if (this.#vm?.choice.trapped && error.reason !== ErrorReason.VMM_EXITED) {
-      const pages = await this.#vm.poison();
-      this.#o.log.error({ pages }, 'pages that never came are poisoned: touching one ends the guest');
+    try {
+      await this.#lanes.terminate();
+      if (this.#vm?.choice.trapped) await poisonOrKill(this.#vm, this.#vmm.connected, this.#o.log);
+      this.#vmm.send({ type: 'failed', reason: reasonName(error.reason), message: error.message });
+    } finally {
+      await this.#release();
     }
-    this.#vmm.send({ type: 'failed', reason: reasonName(error.reason), message: error.message });
-    await this.#release();
   }
 
   #release(): Promise<void> {
-    this.#ledgerTotals();
     this.#ending ??= this.#releaseOnce();
     return this.#ending;
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { MemoryFile } from '@pagewake/native';
+import { MemoryFile, UnixConnection } from '@pagewake/native';
 import { RawPeer } from '../../test/agent.ts';
 import { temporaryDir } from '../../test/toucher.ts';
 import { BUDGET, until } from '../../test/wait.ts';
@@ -106,3 +106,18 @@ test(
     link.send({ type: 'done' });
   },
 );
+
+test('a VMM that never reads what it is told is a bad peer, and no error of the whole agent', BUDGET, async (t) => {
+  const { link, path, offers, bad, fd } = listen(t);
+  const deaf = UnixConnection.connect(path);
+  t.after(() => deaf.close());
+  deaf.send(Buffer.from(HANDSHAKE), [fd]);
+  await until('the handshake', () => offers.length === 1);
+  const message = 'x'.repeat(64 * 1024);
+  for (let sent = 0; bad.length === 0 && sent < 1024; sent++)
+    link.send({ type: 'failed', reason: 'INTERNAL', message });
+  assert.match(bad[0] ?? '', /does not read its channel/);
+  // Nor is it told anything more.
+  link.send({ type: 'done' });
+  assert.equal(bad.length, 1);
+});

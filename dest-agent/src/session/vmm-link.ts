@@ -10,6 +10,7 @@ import {
   type VmmOffer,
 } from '@pagewake/core';
 import { listenForVmm, type VmmConnection, type VmmListener } from '../adapters/vmm-socket.ts';
+import { ErrorReason, PagewakeError } from '../kit.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** A region is about 120 bytes of JSON; a thousand of them still fit. */
@@ -47,20 +48,42 @@ export class VmmLink {
     this.#handshakeTimeoutMs = handshakeTimeoutMs;
   }
 
-  /** @throws NativeError where the path cannot be listened on */
+  /** @throws PagewakeError INVALID_ARGUMENT where the path cannot be listened on */
   listen(path: string): void {
-    this.#listener = listenForVmm(path, (connection) => this.#accept(connection));
+    try {
+      this.#listener = listenForVmm(path, (connection) => this.#accept(connection));
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, `cannot listen for the VMM on ${path}: ${why}`);
+    }
   }
 
   /** Nothing where the VMM has closed its channel: whoever ends or finishes such a migration has nobody to tell. */
   send(message: AgentMessage): void {
-    if (this.#dialect === 'pagewake/1' && this.#vmm?.closed === false)
+    if (this.#dialect !== 'pagewake/1' || this.#vmm?.closed !== false) return;
+    try {
       this.#vmm.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
+    } catch (error) {
+      // ENOBUFS: it asks and never reads. That ends its own migration and nobody else's.
+      const why = error instanceof Error ? error.message : String(error);
+      this.#vmm.close();
+      this.#events.onBadPeer(new HandshakeError(`the VMM does not read its channel: ${why}`));
+    }
+  }
+
+  /** A VMM is there, and its channel is open. */
+  get connected(): boolean {
+    return this.#vmm?.closed === false;
+  }
+
+  /** No VMM may come any more; the one that is there stays. */
+  stopListening(): void {
+    clearTimeout(this.#timer);
+    this.#listener?.close();
   }
 
   close(): void {
-    clearTimeout(this.#timer);
-    this.#listener?.close();
+    this.stopListening();
     this.#vmm?.close();
     this.#discardDescriptors();
   }

@@ -1,5 +1,5 @@
-/** What a message of the VMM asks of the fault lane. */
-import type { GuestLayout, PagePlace, VmmMessage } from '@pagewake/core';
+/** What a message of the VMM asks of the fault lane, and what it is answered. */
+import type { AgentMessage, GuestLayout, PagePlace, VmmMessage } from '@pagewake/core';
 import type { ToLane } from '../lanes/messages.ts';
 import { parseTraceparent } from './traceparent.ts';
 
@@ -22,3 +22,11 @@ export function laneOrderOf(message: VmmMessage, layout: GuestLayout): ToLane | 
 
 const isPageBorder = ({ region }: PagePlace, offset: number): boolean =>
   (offset - region.offset) % region.pageSizeBytes === 0;
+
+/** The answer to a stage-2 fault whose page is in place now. */
+export function resolvedAnswer(id: number, ledgerPage: number, layout: GuestLayout): AgentMessage | undefined {
+  const place = layout.atLedgerPage(ledgerPage);
+  if (!place) return undefined;
+  const { region, page } = place;
+  return { type: 'resolved', id, offset: region.offset + page * region.pageSizeBytes, len: region.pageSizeBytes };
+}
