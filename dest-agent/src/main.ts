@@ -71,11 +71,12 @@ async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<numb
   log.info({ address: server.address, security: server.security, tracing: telemetry.enabled }, 'listening');
   await aborted(stop);
   const active = registry.active();
-  for (const session of active) log.error({ migration: session.migrationId, phase: session.phase }, LEFT_BEHIND);
+  const leftBehind = active.filter(({ phase }) => phase !== 'preparing' && phase !== 'awaiting-vmm');
+  for (const session of leftBehind) log.error({ migration: session.migrationId, phase: session.phase }, LEFT_BEHIND);
   await Promise.all(active.map((session) => session.leave()));
   await server.shutdown();
   await telemetry.shutdown();
-  return active.length === 0 ? 0 : 1;
+  return leftBehind.length === 0 ? 0 : 1;
 }
 
 const LEFT_BEHIND =

@@ -44,7 +44,10 @@ export function report({ summary, downtimeMs, downtimeSteps, stats, verified, li
       'resolved by call',
       `${faults.byCopy} COPY, ${faults.byWrite} write, ${faults.byZeropage} ZEROPAGE, ${faults.byContinue} CONTINUE, ${faults.byWake} wake`,
     ],
-    ['fault stall', `p50 ${ms(faults.stallP50Us)}, p99 ${ms(faults.stallP99Us)}, max ${ms(faults.stallMaxUs)}`],
+    [
+      'fault stall',
+      `p50 ${ms(faults.stallP50Us)}, p99 ${ms(faults.stallP99Us)}, max ${ms(faults.stallMaxUs)}, of faults that waited for the source`,
+    ],
     [
       'pages',
       `${pages.total}: ${pages.byFault} by fault, ${pages.byPrefetch} by prefetch, ${pages.zero} zero (never sent)`,

@@ -53,8 +53,7 @@ for (const cut of [false, true])
           (line) => line['type'] === 'phase' && line['phase'] === 'filling',
         );
         hosts.setLink(false);
-        // Connections to the source end by keepalive, or at once where the agent is told to hurry; here the source agent's
-        // sockets are cut from outside.
+        // Nothing tells the destination that the cable is out: it notices by keepalive.
         await cli.waitFor('the loss to be seen', (line) => line['type'] === 'interrupted', 60_000);
         hosts.setLink(true);
       }

@@ -93,7 +93,7 @@ export class VmmLink {
       const refusal: AgentMessage = {
         type: 'failed',
         reason: 'BAD_HANDSHAKE',
-        message: 'another VMM has handed its memory over on this socket already',
+        message: 'another VMM is on this socket already; one that says nothing is sent away after a while',
       };
       connection.onClose(() => undefined);
       connection.send(Buffer.from(`${JSON.stringify(refusal)}\n`), []);
