@@ -149,7 +149,7 @@ test('a second VMM is turned away with a message, and the first is served on', U
   handOver(vmm, vmmSocket);
   assert.deepEqual(await vmm.message(), { type: 'ready' });
   const second = new RawPeer(t, vmmSocket);
-  await isRefused(second, /another VMM has handed its memory over/);
+  await isRefused(second, /another VMM is on this socket already/);
   source.release();
   assert.deepEqual(await vmm.message(), { type: 'done' });
 });
