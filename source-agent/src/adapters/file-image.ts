@@ -1,16 +1,23 @@
 /** Guest memory in a file: shared memory with a name (tmpfs, a memfd as /proc/PID/fd/N), or a snapshot, sparse or not. */
+import { fstatSync } from 'node:fs';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
 import { MemoryFile } from '@pagewake/native';
 import { checkGeometry, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
 import type { GuestImage, ZeroRunList } from '../domain/guest-image.ts';
 import { zeroRunList } from '../domain/zero-table.ts';
 import { told } from './outcome.ts';
+import { refuseTrappedFile, refuseTrappedPath, type FileIdentity } from './trapped-file.ts';
 
 /** `shared`: a VMM has it mapped. `snapshot`: nobody writes it any more. Both are read alike; only the words differ. */
 export type FileKind = 'shared' | 'snapshot';
 
 const WHAT: Readonly<Record<FileKind, string>> = { shared: 'memory file', snapshot: 'snapshot' };
 const READABLE_KINDS: readonly string[] = ['memfd-or-shmem', 'hugetlbfs', 'regular'];
+
+/** To be asked before `openFileImage`. Rejects with MEMORY_UNREADABLE: another migration is still filling the file. */
+export async function checkWhole(kind: FileKind, path: string): Promise<void> {
+  await refuseTrappedPath(WHAT[kind], path);
+}
 
 /** Throws INVALID_ARGUMENT, GEOMETRY_MISMATCH (the file is too short), MEMORY_UNREADABLE (it cannot be opened). */
 export function openFileImage(kind: FileKind, path: string, regions: readonly PlacedRegion[]): GuestImage {
@@ -24,7 +31,7 @@ export function openFileImage(kind: FileKind, path: string, regions: readonly Pl
     file.close();
     throw error;
   }
-  return new FileImage(`${WHAT[kind]} ${path}`, file, regions);
+  return new FileImage(kind, path, file, regions);
 }
 
 function open(kind: FileKind, path: string): MemoryFile {
@@ -64,12 +71,18 @@ function checkFile(kind: FileKind, path: string, file: MemoryFile, regions: read
 class FileImage implements GuestImage {
   readonly regions: readonly PlacedRegion[];
   readonly #name: string;
+  readonly #what: string;
+  readonly #path: string;
   readonly #file: MemoryFile;
+  readonly #identity: FileIdentity;
   #closed = false;
 
-  constructor(name: string, file: MemoryFile, regions: readonly PlacedRegion[]) {
-    this.#name = name;
+  constructor(kind: FileKind, path: string, file: MemoryFile, regions: readonly PlacedRegion[]) {
+    this.#name = `${WHAT[kind]} ${path}`;
+    this.#what = WHAT[kind];
+    this.#path = path;
     this.#file = file;
+    this.#identity = fstatSync(file.fd, { bigint: true });
     this.regions = regions;
   }
 
@@ -101,6 +114,8 @@ class FileImage implements GuestImage {
   }
 
   async scanZero(): Promise<readonly ZeroRunList[]> {
+    // Also here: it may have become so since it was registered, and a list of zeros made now would name pages that are still to come.
+    await refuseTrappedFile(this.#what, this.#path, this.#identity);
     const lists: ZeroRunList[] = [];
     for (const [index, region] of this.regions.entries()) {
       try {

@@ -3,11 +3,12 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Logger } from '@pagewake/agent-kit';
 import type { Handlers, SourceService } from '@pagewake/proto';
 import type { VmRegistry } from '../../domain/registry.ts';
-import { openImage, regionMessages, STATE } from './wire.ts';
+import { checkMemory, openImage, regionMessages, STATE } from './wire.ts';
 
 export function sourceHandlers(registry: VmRegistry, log: Logger): Handlers<typeof SourceService> {
   return {
-    register({ vmId, token, memory }) {
+    async register({ vmId, token, memory }) {
+      await checkMemory(memory);
       const vm = registry.register(vmId, token, () => openImage(memory));
       log.info(
         { vmId, generation: vm.generation, regions: vm.regions.length, memory: memory?.kind.case },

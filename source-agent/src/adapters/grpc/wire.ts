@@ -15,7 +15,7 @@ import type { Frame, FrameEncoding } from '../../domain/frame-maker.ts';
 import type { PlacedRegion } from '../../domain/geometry.ts';
 import type { GuestImage, Region } from '../../domain/guest-image.ts';
 import type { VmState } from '../../domain/vm-state.ts';
-import { openFileImage } from '../file-image.ts';
+import { checkWhole, openFileImage } from '../file-image.ts';
 import { openProcessImage } from '../process-image.ts';
 
 const ENCODING: Readonly<Record<FrameEncoding, Encoding>> = {
@@ -64,6 +64,13 @@ export function regionMessages(regions: readonly Region[]): { pageSizeBytes: num
 
 export function regionOf(geometry: RegionGeometry): Region {
   return { pageSizeBytes: geometry.pageSizeBytes, pageCount: geometry.pageCount };
+}
+
+/** What has to be waited for before a Register's memory may be opened. Rejects with MEMORY_UNREADABLE. */
+export async function checkMemory(memory: MemorySource | undefined): Promise<void> {
+  const kind = memory?.kind;
+  if (kind?.case === 'file') await checkWhole('shared', kind.value.path);
+  if (kind?.case === 'snapshot') await checkWhole('snapshot', kind.value.path);
 }
 
 /** Opens what a Register names. Throws as the images do, and INVALID_ARGUMENT where the request lacks a part. */

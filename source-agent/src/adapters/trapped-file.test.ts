@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { ErrorReason } from '@pagewake/agent-kit';
+import { MemoryFile } from '@pagewake/native';
+import { startAgent, TOKEN } from '../../test/agent.ts';
+import { failureOf, reasonOf } from '../../test/conversation.ts';
+import { K4, makeMemfd } from '../../test/guests.ts';
+import { memfd, region } from '../../test/reading.ts';
+import { lacking, startWatchedMemfd } from '../../test/watched-memfd.ts';
+import { identityOf } from './trapped-file.ts';
+
+const PAGES = 16;
+const BUDGET = { timeout: 20_000 };
+const WATCHES = {
+  missing: { ...BUDGET, skip: lacking('userfaultfd by syscall', 'MISSING on memfd') },
+  minor: { ...BUDGET, skip: lacking('userfaultfd by syscall', 'MINOR on memfd') },
+};
+const registration = (path: string) => ({ vmId: 'vm', token: TOKEN, memory: memfd(path, region(K4, PAGES)) });
+
+for (const mode of ['missing', 'minor'] as const)
+  test(
+    `a memfd that a userfaultfd watches for ${mode} faults is refused at Register until it is unregistered`,
+    WATCHES[mode],
+    async (t) => {
+      const { source } = await startAgent(t);
+      const guest = await startWatchedMemfd(t, PAGES);
+      guest.watch(mode);
+      const failure = await failureOf(source.register(registration(guest.path)));
+      assert.equal(failure.reason, ErrorReason.MEMORY_UNREADABLE);
+      assert.match(failure.message, /userfaultfd .*Wait until that migration is completed/);
+      assert(failure.message.includes(guest.path) && failure.message.includes(`process ${String(guest.pid)}`));
+      guest.unwatch();
+      const { generation } = await source.register(registration(guest.path));
+      const { zeroPages } = await source.setPaused({ vmId: 'vm', generation, paused: true });
+      assert.equal(zeroPages, BigInt(PAGES));
+    },
+  );
+
+test(
+  'a memfd that is watched since it was registered is refused at SetPaused, and may be paused later',
+  WATCHES.missing,
+  async (t) => {
+    const { source } = await startAgent(t);
+    const guest = await startWatchedMemfd(t, PAGES);
+    const { generation } = await source.register(registration(guest.path));
+    guest.watch('missing');
+    const pause = () => source.setPaused({ vmId: 'vm', generation, paused: true });
+    assert.equal(await reasonOf(pause()), 'MEMORY_UNREADABLE');
+    guest.unwatch();
+    assert.equal(await reasonOf(pause()), 'none');
+  },
+);
+
+test('a refused Register leaves the generation before it in force', WATCHES.missing, async (t) => {
+  const { source } = await startAgent(t);
+  const { generation } = await source.register(registration(makeMemfd(t, PAGES * K4).path));
+  const guest = await startWatchedMemfd(t, PAGES);
+  guest.watch('missing');
+  assert.equal(await reasonOf(source.register(registration(guest.path))), 'MEMORY_UNREADABLE');
+  assert.equal(await reasonOf(source.setPaused({ vmId: 'vm', generation, paused: true })), 'none');
+});
+
+test('links to a descriptor, and the same written otherwise, are seen through', WATCHES.missing, async (t) => {
+  const { source } = await startAgent(t);
+  const guest = await startWatchedMemfd(t, PAGES);
+  guest.watch('missing');
+  const folder = mkdtempSync(join(tmpdir(), 'pagewake-links-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  symlinkSync(guest.path, join(folder, 'memory'));
+  symlinkSync('memory', join(folder, 'again'));
+  symlinkSync(`/proc/${String(guest.pid)}`, join(folder, 'process'));
+  const [, number] = /\/fd\/(\d+)$/.exec(guest.path) ?? [];
+  const paths = [
+    join(folder, 'again'),
+    join(folder, `process/fd/${String(number)}`),
+    `/proc/${String(guest.pid)}/task/${String(guest.pid)}/fd/${String(number)}`,
+    `/proc//self/../${String(guest.pid)}/./fd/${String(number)}`,
+  ];
+  for (const path of paths)
+    assert.match((await failureOf(source.register(registration(path)))).message, /userfaultfd/, path);
+});
+
+test('only the file that is watched is refused, not others of the same process', WATCHES.missing, async (t) => {
+  const { source } = await startAgent(t);
+  const other = MemoryFile.createMemfd('other', PAGES * K4);
+  t.after(() => other.close());
+  const guest = await startWatchedMemfd(t, PAGES, other.fd);
+  guest.watch('missing');
+  assert.equal(await reasonOf(source.register(registration(guest.path))), 'MEMORY_UNREADABLE');
+  assert.equal(await reasonOf(source.register(registration(`/proc/${String(guest.pid)}/fd/3`))), 'none');
+});
+
+test(
+  'where the process has gone before the pause, its file is refused: nobody can say any more that it was whole',
+  BUDGET,
+  async (t) => {
+    const { source } = await startAgent(t);
+    const guest = await startWatchedMemfd(t, PAGES);
+    const { generation } = await source.register(registration(guest.path));
+    await guest.kill();
+    const failure = await failureOf(source.setPaused({ vmId: 'vm', generation, paused: true }));
+    assert.equal(failure.reason, ErrorReason.MEMORY_UNREADABLE);
+    assert.match(failure.message, /cannot be found out from process/);
+  },
+);
+
+test('device and inode of a mapping are read as stat gives them', () => {
+  const line = '7f0000000000-7f0000100000 rw-s 00000000 00:01 99                         /memfd:ram (deleted)';
+  assert.deepEqual(identityOf(line), { dev: 1n, ino: 99n });
+  assert.deepEqual(identityOf('400000-402000 r--p 00000000 103:12345 7 /bin/vmm'), {
+    dev: (0x103n << 8n) | (0x123n << 20n) | 0x45n,
+    ino: 7n,
+  });
+  assert.equal(identityOf('VmFlags: rd wr sh mr mw me ms um'), undefined);
+  assert.equal(identityOf('Rss:                   0 kB'), undefined);
+});
