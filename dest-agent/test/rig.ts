@@ -27,6 +27,8 @@ import { temporaryDir, Toucher, type ToucherOptions } from './toucher.ts';
 import { until, within } from './wait.ts';
 
 /** The fault lane's stream, with a test at its other end. */
+const UNSAMPLED = { traceId: '1'.repeat(32), spanId: '2'.repeat(16), sampled: false };
+
 export class FaultPeer {
   readonly asked: FaultOnWire[] = [];
   cancelled = false;
@@ -156,7 +158,7 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
     ...common,
     vcpuThreads: new Set((options.vcpus ?? []).map((worker) => toucher.threads[worker] ?? 0)),
     counters,
-    tracer: new FaultTracer(0, undefined, () => undefined),
+    tracer: new FaultTracer(0, UNSAMPLED, () => undefined),
   });
   const deliver = (message: LaneToLane): void => {
     if (message.type === 'woken') lane.onWoken(message.call, message.pages, message.atMs);

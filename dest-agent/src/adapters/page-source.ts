@@ -22,7 +22,7 @@ export interface FaultOnWire {
   readonly faultId: number;
   readonly region: number;
   readonly page: number;
-  readonly trace: { readonly traceId: Uint8Array; readonly spanId: Uint8Array } | undefined;
+  readonly trace: { readonly traceId: Uint8Array; readonly spanId: Uint8Array; readonly sampled: boolean };
 }
 
 export interface RangeOnWire {
@@ -127,9 +127,10 @@ export class FaultStream extends LaneStream<FaultsRequest, FaultsResponse> {
   request(faults: readonly FaultOnWire[]): void {
     this.stream.write(
       create(FaultsRequestSchema, {
-        faults: faults.map(({ trace, ...fault }) =>
-          trace ? { ...fault, trace: { ...trace, flags: SAMPLED } } : fault,
-        ),
+        faults: faults.map(({ trace: { traceId, spanId, sampled }, ...fault }) => ({
+          ...fault,
+          trace: { traceId, spanId, flags: sampled ? SAMPLED : 0 },
+        })),
       }),
     );
   }

@@ -175,9 +175,10 @@ export class FaultLane {
       faultId: pending.faultId,
       region: pending.region.index,
       page: pending.page,
-      trace: pending.trace && {
+      trace: {
         traceId: Buffer.from(pending.trace.traceId, 'hex'),
         spanId: Buffer.from(pending.trace.requestSpanId, 'hex'),
+        sampled: pending.trace.sampled,
       },
     });
   }

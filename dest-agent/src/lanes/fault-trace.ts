@@ -2,12 +2,11 @@
  * Which faults are traced, and what is kept of them until the main thread makes spans of it. Sampling is decided before anything is
  * built, and nothing of the tracing library is on this thread.
  */
-import { randomBytes } from 'node:crypto';
+import { newSpanId } from '../kit.ts';
 import type { FaultRecord, TraceIds } from './messages.ts';
 import type { FaultTrace, PendingFault } from './pending.ts';
 
 const FLUSH_INTERVAL_MS = 200;
-const SPAN_ID_BYTES = 8;
 /** Records that wait for a flush; beyond it the newest are dropped rather than let a burst grow the heap. */
 const MAX_RECORDS = 4096;
 
@@ -18,27 +17,28 @@ export type FaultResult = Pick<
 
 export class FaultTracer {
   readonly #ratio: number;
-  readonly #trace: TraceIds | undefined;
+  readonly #trace: TraceIds;
   readonly #flush: (records: readonly FaultRecord[]) => void;
   #records: FaultRecord[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(ratio: number, trace: TraceIds | undefined, flush: (records: readonly FaultRecord[]) => void) {
-    this.#ratio = trace?.sampled ? ratio : 0;
+  constructor(ratio: number, trace: TraceIds, flush: (records: readonly FaultRecord[]) => void) {
+    this.#ratio = trace.sampled ? ratio : 0;
     this.#trace = trace;
     this.#flush = flush;
   }
 
-  /** Ids for a fault that is to be traced, or undefined. A parent that came with a stage-2 request goes before the ratio. */
-  begin(parent: TraceIds | undefined): FaultTrace | undefined {
+  /** Ids for a fault: every one has a context of its own, few are sampled. A parent that came with a stage-2 request goes before the ratio. */
+  begin(parent: TraceIds | undefined): FaultTrace {
     const under = parent ?? this.#trace;
-    if (!under?.sampled) return undefined;
-    if (!parent && (this.#ratio === 0 || Math.random() >= this.#ratio)) return undefined;
+    const sampled = parent ? parent.sampled : this.#ratio > 0 && Math.random() < this.#ratio;
     return {
+      sampled,
       traceId: under.traceId,
       parentSpanId: under.spanId,
-      faultSpanId: randomBytes(SPAN_ID_BYTES).toString('hex'),
-      requestSpanId: randomBytes(SPAN_ID_BYTES).toString('hex'),
+      // Never sent, so not needed where nothing is recorded.
+      faultSpanId: sampled ? newSpanId() : '',
+      requestSpanId: newSpanId(),
     };
   }
 
@@ -50,9 +50,12 @@ export class FaultTracer {
     unixOffsetMs: number,
   ): void {
     const waiter = pending.waiters[0];
-    if (!pending.trace || !waiter || this.#records.length >= MAX_RECORDS) return;
+    if (!pending.trace.sampled || !waiter || this.#records.length >= MAX_RECORDS) return;
     this.#records.push({
-      ...pending.trace,
+      traceId: pending.trace.traceId,
+      parentSpanId: pending.trace.parentSpanId,
+      faultSpanId: pending.trace.faultSpanId,
+      requestSpanId: pending.trace.requestSpanId,
       ...result,
       region: pending.region.index,
       page: pending.page,

@@ -55,7 +55,7 @@ export type ToLane =
       readonly memory: AttachedMemory;
       readonly session: Uint8Array;
       readonly vcpuThreads: readonly number[];
-      readonly trace: TraceIds | undefined;
+      readonly trace: TraceIds;
     }
   /** The source was opened again: go on where the lost link stopped. */
   | { readonly type: 'reopened'; readonly session: Uint8Array }

@@ -12,7 +12,9 @@ export interface Waiter {
   readonly stage2Id: number | undefined;
 }
 
+/** Where a fault stands in the migration's trace. Goes with every request, sampled or not. */
 export interface FaultTrace {
+  readonly sampled: boolean;
   readonly traceId: string;
   readonly parentSpanId: string;
   readonly faultSpanId: string;
@@ -26,7 +28,7 @@ export interface PendingFault {
   readonly region: Region;
   readonly page: number;
   readonly waiters: Waiter[];
-  readonly trace: FaultTrace | undefined;
+  readonly trace: FaultTrace;
   requestedAtMs: number;
   /** Frames refused so far. */
   refusals: number;

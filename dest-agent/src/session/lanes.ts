@@ -66,7 +66,7 @@ export class Lanes {
     descriptors: () => LaneDescriptors,
     session: Uint8Array,
     vcpuThreads: readonly number[],
-    trace: TraceIds | undefined,
+    trace: TraceIds,
   ): Promise<void> {
     const attached = Promise.all([this.fault.next('attached'), this.bulk.next('attached')]);
     for (const lane of [this.fault, this.bulk])

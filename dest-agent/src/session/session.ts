@@ -174,7 +174,7 @@ export class MigrationSession extends PhaseMachine {
       () => vm.duplicateDescriptors(),
       this.#session,
       vm.vcpuThreads,
-      this.#o.trace.sampled ? this.#o.trace : undefined,
+      this.#o.trace,
     );
     if (this.over) return;
     this.enter('filling');

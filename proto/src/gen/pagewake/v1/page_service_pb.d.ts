@@ -295,7 +295,7 @@ export declare type PageFault = Message<"pagewake.v1.PageFault"> & {
   page: number;
 
   /**
-   * absent: this fault is not sampled
+   * this fault's own; flags say whether it is sampled
    *
    * @generated from field: pagewake.v1.TraceContext trace = 4;
    */
