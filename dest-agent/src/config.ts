@@ -6,7 +6,7 @@ export const destAgentConfig = z.object({
   listen: option(z.string().min(1).default('127.0.0.1:7702'), 'where to serve gRPC', 'host:port'),
   vmmSocketDir: option(
     z.string().min(1).default('/run/pagewake'),
-    'folder of the Unix sockets on which VMMs hand over their memory, one VM each; made if it is missing',
+    'folder of the Unix sockets on which VMMs hand over their memory, one VM each; made if it is missing in a folder that is there',
     'dir',
   ),
   ...serverFields,

@@ -1,5 +1,5 @@
 /** The destination agent: wires adapters to sessions, serves, ends in good order. */
-import { mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFinal } from '@pagewake/core';
 import { migrationService, type NewMigration } from './adapters/migration-service.ts';
@@ -127,13 +127,18 @@ function traceFor(migration: NewMigration, telemetry: Telemetry): TraceIds {
   return { traceId, spanId: newSpanId(), sampled };
 }
 
+/** Its parent must be there: Node's recursive mkdir never comes back where a file system refuses new folders (/proc). */
+function makeUnlessThere(path: string): void {
+  if (!existsSync(path)) mkdirSync(path, { mode: 0o700 });
+}
+
 /**
  * Whoever may connect may hand over any memory as a VM's, so the folder is the agent's user's alone. One that is there already is never
  * changed: it may be somebody else's.
  */
 function makeSocketDir(path: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeUnlessThere(path);
     const { mode, uid } = statSync(path);
     const others = (mode & 0o022) !== 0;
     if (others || uid !== process.getuid?.())

@@ -1,4 +1,5 @@
 /** What `npm start` can be told. */
+import { totalmem } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 
 export const MEMORY_KINDS = ['memfd', 'anon', 'guest_memfd'] as const;
@@ -20,6 +21,7 @@ export interface DemoOptions {
 const SIZE = /^(\d+)([KMG])$/;
 const UNIT_BYTES: Readonly<Record<string, number>> = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
 const PAGE_BYTES = 4096;
+const REGION_UNIT_BYTES = 2 * 2 ** 20;
 
 export function sizeBytes(size: string): number {
   const [, digits, unit] = SIZE.exec(size) ?? [];
@@ -81,11 +83,23 @@ export function parseOptions(argv: readonly string[]): DemoOptions {
       'after',
       '\nExamples:\n  $ npm start\n  $ npm start -- --ram 2G --workload 1G --vcpus 4\n  $ npm start -- --memory guest_memfd --ram 256M --workload 128M',
     );
+  // 2 for wrong usage, as the product has it.
+  command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
   command.parse([...argv], { from: 'user' });
   const options = command.opts<DemoOptions>();
-  if (sizeBytes(options.workload) * 1.05 > sizeBytes(options.ram))
-    command.error(
-      `error: --workload ${options.workload} does not fit into --ram ${options.ram} with room for the I/O thread's pages`,
-    );
+  const wrong = contradiction(options);
+  if (wrong !== undefined) command.error(`error: ${wrong}`);
   return options;
+}
+
+/** What the test VMM or this machine would refuse, said before anything is started. */
+function contradiction(o: DemoOptions): string | undefined {
+  const ram = sizeBytes(o.ram);
+  if (sizeBytes(o.workload) * 1.05 > ram)
+    return `--workload ${o.workload} does not fit into --ram ${o.ram} with room for the I/O thread's pages`;
+  if (2 * ram > totalmem()) return `two guests of --ram ${o.ram} do not fit into this machine's memory`;
+  if (ram % (o.regions * REGION_UNIT_BYTES) !== 0)
+    return `--ram ${o.ram} cannot be cut into ${o.regions} equal regions of whole 2 MiB`;
+  if (o.minor && o.memory !== 'memfd') return `--minor needs --memory memfd: ${o.memory} has no minor faults here`;
+  return undefined;
 }

@@ -12,10 +12,17 @@ const OLDEST_MAJOR = 24;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGUSR2'];
 
 if (Number(process.versions.node.split('.')[0]) >= OLDEST_MAJOR) {
+  if (process.env.PAGEWAKE_STARTED_BY_WRAPPER === String(process.ppid)) endWithWrapper();
   const { main } = await import('../src/cli/main.ts');
   process.exitCode = await main(process.argv.slice(2));
 } else {
   runWith(packagedNode());
+}
+
+/** A wrapper that is killed with SIGKILL cannot pass anything on; its end of this channel closes, and that says it. */
+function endWithWrapper() {
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+  process.channel?.unref();
 }
 
 /** @returns {string | undefined} the program in the npm package `node` */
@@ -37,7 +44,10 @@ function runWith(node) {
     process.exitCode = 1;
     return;
   }
-  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' });
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+    env: { ...process.env, PAGEWAKE_STARTED_BY_WRAPPER: String(process.pid) },
+  });
   for (const signal of SIGNALS) {
     process.on(signal, () => {
       // A terminal sends its Ctrl-C to both of us, and a second one means "at once" to an agent.
