@@ -7,6 +7,7 @@ import { refuseIfAborted, unlessAborted } from './abort.ts';
 import { connectDestination, connectSource, type DestinationAgent, type SourceAgent } from './agents.ts';
 import { downtimeOf, type Downtime } from './downtime.ts';
 import { GuestNeverRan, type SourceMemory } from './drivers/driver.ts';
+import { AlreadyMigrating, refuseIfMigrating } from './registered.ts';
 import { cancelledByCaller, MigrationError } from './errors.ts';
 import { EventQueue, type MigrationEvent, type Step } from './events.ts';
 import type { MigrateOptions, MigrationResult, Mode } from './options.ts';
@@ -63,6 +64,7 @@ class MigrationRun {
   readonly #steps: { step: Step; ms: number }[] = [];
   readonly #warnings: string[] = [];
   readonly #stopWatching = new AbortController();
+  #checked = false;
   #vmId = '';
   #generation: number | undefined;
   #migrationId: string | undefined;
@@ -119,15 +121,20 @@ class MigrationRun {
   async #prepare(): Promise<void> {
     const { driver } = this.#o;
     const described = await this.#step('check', async () => {
-      await driver.check(this.#signal);
+      // A guest that stands still is perhaps being moved by somebody else just now, which says more.
+      await driver.check(this.#signal).catch((error: unknown) => this.#sayWhoMigrates(error));
       return driver.describeMemory(this.#signal);
     });
     this.#vmId = this.#agreedVmId(described);
+    this.#checked = true;
     const token = randomBytes(TOKEN_BYTES);
     const vmId = this.#vmId;
-    const { generation } = await this.#step('register', () =>
-      this.#source.call((c, o) => c.register({ vmId, memory: described.memory, token }, o), { signal: this.#signal }),
-    );
+    const { generation } = await this.#step('register', async () => {
+      await refuseIfMigrating(this.#source, vmId, this.#signal);
+      return this.#source.call((c, o) => c.register({ vmId, memory: described.memory, token }, o), {
+        signal: this.#signal,
+      });
+    });
     this.#generation = generation;
     const started = await this.#step('start', () => this.#start(generation, token));
     this.#migrationId = started.migrationId;
@@ -135,6 +142,19 @@ class MigrationRun {
     this.#trace.annotate({ 'pagewake.vm.id': vmId, 'pagewake.migration.id': started.migrationId });
     this.events.push({ type: 'started', migrationId: started.migrationId, vmId, generation });
     await this.#openWatch(started.migrationId);
+  }
+
+  /** Rejects, with `error` unless the source agent knows better. */
+  async #sayWhoMigrates(error: unknown): Promise<never> {
+    if (this.#o.driver.hasSourceGuest && !this.#signal.aborted && (await this.#o.driver.sourceState?.()) === 'paused') {
+      try {
+        const vmId = this.#agreedVmId(await this.#o.driver.describeMemory(this.#signal));
+        await refuseIfMigrating(this.#source, vmId, this.#signal);
+      } catch (better) {
+        if (better instanceof AlreadyMigrating) throw better;
+      }
+    }
+    throw error;
   }
 
   #agreedVmId({ vmId: found }: SourceMemory): string {
@@ -290,6 +310,7 @@ class MigrationRun {
       source: this.#source,
       destination: this.#destination,
       vmId: this.#vmId,
+      untouched: !this.#checked || error instanceof AlreadyMigrating,
       generation: this.#generation,
       migrationId: this.#migrationId,
       sourcePaused: this.#sourcePaused,

@@ -22,6 +22,13 @@ test('a migration can only end well through the blackout and the filling', () =>
   );
 });
 
+test('nothing was changed can only be said before the blackout', () => {
+  assert.deepEqual(
+    MIGRATION_PHASES.filter((from) => mayFollow(from, 'failed-untouched')),
+    ['preparing'],
+  );
+});
+
 test('every phase but the final ones has a way to fail, and the final ones lead nowhere', () => {
   for (const phase of MIGRATION_PHASES) {
     const next = MIGRATION_PHASES.filter((to) => mayFollow(phase, to));

@@ -11,6 +11,8 @@ export type RunningPhase =
 export type FinalPhase =
   /** The destination holds every page, and the source's memory is released. */
   | 'completed'
+  /** Refused before anything was done: no agent and no VMM was told anything, and the source is as it was, whatever that is. */
+  | 'failed-untouched'
   /** Nothing moved: the guest runs on the source as before (a snapshot is as it was). */
   | 'failed-source-runs'
   /** The guest runs nowhere, but nothing is lost: it is paused on the source and could not be resumed by us. */
@@ -26,7 +28,7 @@ export type MigrationPhase = RunningPhase | FinalPhase;
 export type FailedPhase = Exclude<FinalPhase, 'completed'>;
 
 const NEXT: Readonly<Record<MigrationPhase, readonly MigrationPhase[]>> = {
-  preparing: ['blackout', 'failed-source-runs'],
+  preparing: ['blackout', 'failed-untouched', 'failed-source-runs'],
   blackout: [
     'filling',
     'failed-source-runs',
@@ -37,6 +39,7 @@ const NEXT: Readonly<Record<MigrationPhase, readonly MigrationPhase[]>> = {
   ],
   filling: ['completed', 'failed-guest-lost', 'failed-unknown', 'detached'],
   completed: [],
+  'failed-untouched': [],
   'failed-source-runs': [],
   'failed-source-paused': [],
   'failed-guest-lost': [],

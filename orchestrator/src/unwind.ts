@@ -14,6 +14,8 @@ export interface Situation {
   readonly source: SourceAgent;
   readonly destination: DestinationAgent;
   readonly vmId: string;
+  /** Nobody was told anything but questions. */
+  readonly untouched: boolean;
   /** Undefined: not registered. */
   readonly generation: number | undefined;
   /** Undefined: not started. */
@@ -63,8 +65,19 @@ function hasReason(error: unknown, reason: ErrorReason): boolean {
 }
 
 export async function unwind(s: Situation): Promise<Aftermath> {
+  if (s.untouched) return asItWas(s.driver);
   if (s.handedOver && !(await isHarmless(s))) return leaveAsItIs(s);
   return backToSource(s);
+}
+
+async function asItWas(driver: VmmDriver): Promise<Aftermath> {
+  const outcome = 'failed-untouched';
+  if (!driver.hasSourceGuest) return { outcome, advice: 'nothing was changed; the snapshot is as it was' };
+  const state = await driver.sourceState?.();
+  const found = state === undefined ? 'how the guest is on the source is not known' : `its guest is ${state} there`;
+  // Paused is what a source is left as by a migration that went well.
+  const careful = state === 'paused' ? '; if it has moved, do not resume it there: it would run twice' : '';
+  return { outcome, advice: `nothing was changed on the source; ${found}${careful}` };
 }
 
 /** True: the destination's guest never ran, and cannot run any more. */

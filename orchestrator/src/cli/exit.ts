@@ -7,13 +7,14 @@ export const EXIT = { done: 0, failed: 1, usage: 2, sourceRuns: 3, guestLost: 4,
 
 export const EXIT_HELP = `Exit codes:
   0    done
-  1    failed (migrate: and it is not known, or not good, where the guest is; the message says what to do)
+  1    failed (migrate: nothing was changed, or it is not known, or not good, where the guest is; the message says which)
   2    wrong usage
-  3    the migration failed and the guest runs on on the source
+  3    the migration failed and the guest runs on on the source: it was seen to, or resumed
   4    the guest is lost on the destination; the source stays paused
   130  interrupted`;
 
 const OF_OUTCOME: Readonly<Record<FailedPhase, number>> = {
+  'failed-untouched': EXIT.failed,
   'failed-source-runs': EXIT.sourceRuns,
   'failed-source-paused': EXIT.failed,
   'failed-guest-lost': EXIT.guestLost,
@@ -26,7 +27,8 @@ export function exitCodeOf(error: unknown, interrupted: boolean): number {
   if (error instanceof MigrationError) {
     const usage = error.cause instanceof UserError && error.cause.exitCode === EXIT.usage;
     if (usage) return EXIT.usage;
-    return interrupted && error.outcome === 'failed-source-runs' ? EXIT.interrupted : OF_OUTCOME[error.outcome];
+    const tookBack = error.outcome === 'failed-source-runs' || error.outcome === 'failed-untouched';
+    return interrupted && tookBack ? EXIT.interrupted : OF_OUTCOME[error.outcome];
   }
   if (interrupted) return EXIT.interrupted;
   return error instanceof UserError ? error.exitCode : EXIT.failed;

@@ -16,6 +16,8 @@ import {
   whyNoMigrations,
   type Stage,
 } from '../../test/programs.ts';
+import { connectSource } from '../agents.ts';
+import { memoryFrom } from '../drivers/testvmm.ts';
 
 const WHOLE = { timeout: 60_000, skip: whyNoMigrations() ?? false };
 
@@ -31,11 +33,6 @@ interface Case {
 
 const SOURCE_RUNS: readonly Case[] = [
   {
-    name: 'a VM that the source does not run',
-    args: ({ args }) => [...args, '--vm', 'another'],
-    says: /^pagewake migrate: UNKNOWN_VM: .* the source runs VM "testvmm", not "another"; the guest runs on on the source$/m,
-  },
-  {
     name: 'a source agent that does not answer',
     args: ({ args }) => [...args, '--source', NOBODY],
     says: /SOURCE_UNREACHABLE: the source agent at 127\.0\.0\.1:1 does not answer .*; the guest runs on/,
@@ -49,16 +46,6 @@ const SOURCE_RUNS: readonly Case[] = [
     name: 'agents that are mistaken for each other',
     args: ({ args, source }) => [...args, '--destination', source.address],
     says: /has no such service: is it the destination agent/,
-  },
-  {
-    name: 'a destination VMM that is not there',
-    args: ({ args, folder }) => [...args, '--destination-vmm', `unix:${join(folder, 'no.sock')}`],
-    says: /the destination VMM does not answer at .*no\.sock: .*ENOENT/,
-  },
-  {
-    name: 'a destination VMM that is a source',
-    args: ({ args, from }) => [...args, '--destination-vmm', `unix:${from.socket}`],
-    says: /the destination VMM at .*from\.sock has a VM already/,
   },
   {
     name: 'a state that cannot be written, in the blackout',
@@ -86,6 +73,99 @@ for (const { name, args, says } of SOURCE_RUNS) {
     assert.deepEqual(JSON.parse(stdout), { vms: [] });
   });
 }
+
+/** What no agent was asked to do: whatever the source is, it is that still, and nothing is said of it that was not seen. */
+const UNTOUCHED: readonly Case[] = [
+  {
+    name: 'a VM that the source does not run',
+    args: ({ args }) => [...args, '--vm', 'another'],
+    says: /^pagewake migrate: UNKNOWN_VM: .* the source runs VM "testvmm", not "another"; nothing was changed on the source; its guest is running there$/m,
+  },
+  {
+    name: 'a destination VMM that is not there',
+    args: ({ args, folder }) => [...args, '--destination-vmm', `unix:${join(folder, 'no.sock')}`],
+    says: /the destination VMM does not answer at .*no\.sock: .*ENOENT/,
+  },
+  {
+    name: 'a destination VMM that is a source',
+    args: ({ args, from }) => [...args, '--destination-vmm', `unix:${from.socket}`],
+    says: /the destination VMM at .*from\.sock has a VM already/,
+  },
+  {
+    name: 'a source VMM that is paused',
+    args: ({ args }) => args,
+    before: ({ from }) => from.ask('pause'),
+    says: /is not running its guest but paused; nothing was changed on the source; its guest is paused there; if it has moved, do not resume/,
+  },
+  {
+    name: 'a source VMM that is not there',
+    args: ({ args, folder }) => [...args, '--source-vmm', `unix:${join(folder, 'no.sock')}`],
+    says: /the source VMM does not answer at .*no\.sock.*; nothing was changed on the source; how the guest is on the source is not known$/m,
+  },
+  {
+    name: 'VMMs that are mistaken for each other',
+    args: ({ args, from, to }) => [
+      ...args,
+      '--source-vmm',
+      `unix:${to.socket}`,
+      '--destination-vmm',
+      `unix:${from.socket}`,
+    ],
+    says: /the source VMM refused `stats`.*; nothing was changed on the source; how the guest is on the source is not known$/m,
+  },
+];
+
+for (const { name, args, before, says } of UNTOUCHED) {
+  test(`${name}: exit 1, and nothing was changed`, WHOLE, async (t) => {
+    const stage = await setStage(t);
+    await before?.(stage);
+    const state = (await stage.from.ask('stats'))['state'];
+    const { code, stderr } = await pagewake(t, args(stage));
+    assert.match(stderr, says);
+    assert.equal(stderr.trim().split('\n').length, 1, stderr);
+    assert.equal(code, 1);
+    assert.equal((await stage.from.ask('stats'))['state'], state);
+    assert.deepEqual(JSON.parse((await pagewake(t, ['status', '--source', stage.source.address, '--json'])).stdout), {
+      vms: [],
+    });
+  });
+}
+
+test('a second migration of a guest that is moving is refused: exit 1, and the first goes on', WHOLE, async (t) => {
+  const stage = await setStage(t, LARGE);
+  const first = await startHeld(t, stage);
+  await first.line(/"type":"phase","phase":"filling"/);
+  const { code, stderr } = await pagewake(t, stage.args);
+  assert.match(stderr, /MIGRATION_EXISTS: VM testvmm is being migrated already: .* as serving, generation \d+; /);
+  assert.match(stderr, /pagewake watch.* pagewake release testvmm --source .*; nothing was changed on the source/);
+  assert.equal(code, 1);
+  const resumed = await pagewake(t, ['resume', 'held', '--destination', stage.destination.address]);
+  assert.equal(resumed.code, 0, resumed.stderr);
+  const ended = await first.exited;
+  assert.equal(ended.code, 0, ended.stderr);
+  assert.equal((await stage.to.ask('verify'))['wrong'], 0);
+});
+
+test('a VM that an orchestrator that died left registered is refused until it is released', WHOLE, async (t) => {
+  const stage = await setStage(t);
+  const agent = connectSource({ address: stage.source.address });
+  t.after(() => agent.close());
+  const memory = memoryFrom(await stage.from.ask('memory'), stage.from.socket);
+  const token = new Uint8Array(32).fill(7);
+  const { generation } = await agent.call((c, o) => c.register({ vmId: 'testvmm', memory, token }, o));
+  const { code, stderr } = await pagewake(t, stage.args);
+  assert.match(stderr, /MIGRATION_EXISTS: .* as registered, generation \d+; .*its guest is running there$/m);
+  assert.equal(code, 1);
+  const { vms } = await agent.call((c, o) => c.list({}, o));
+  assert.deepEqual(
+    vms.map((vm) => vm.generation),
+    [generation],
+  );
+  const released = await pagewake(t, ['release', 'testvmm', '--source', stage.source.address]);
+  assert.equal(released.code, 0, released.stderr);
+  const again = await pagewake(t, stage.args);
+  assert.equal(again.code, 0, again.stderr);
+});
 
 test('after a failure before the hand-over the same migration succeeds', WHOLE, async (t) => {
   const stage = await setStage(t);

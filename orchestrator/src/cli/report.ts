@@ -20,6 +20,7 @@ const SAID: Readonly<Record<MigrationPhase, string>> = {
   blackout: 'prepared; pausing the guest on the source',
   filling: 'the guest runs on the destination; its memory follows',
   completed: 'the destination holds every page',
+  'failed-untouched': 'failed; nothing was changed',
   'failed-source-runs': 'failed; the guest is back on the source',
   'failed-source-paused': 'failed; the guest is paused on the source',
   'failed-guest-lost': 'failed; the guest on the destination is lost',

@@ -32,6 +32,11 @@ export interface VmmDriver {
   readonly hasSourceGuest: boolean;
   /** Before the blackout: do both sides answer, and is the destination free? Changes nothing. */
   check(signal: AbortSignal): Promise<void>;
+  /**
+   * How the guest is on the source right now: "running", "paused", or what else its VMM calls it; undefined: nobody says. Never rejects,
+   * and takes no longer than a few seconds. Left out by drivers that cannot look.
+   */
+  sourceState?(): Promise<string | undefined>;
   describeMemory(signal: AbortSignal): Promise<SourceMemory>;
   /** Resolves once no vCPU and no device touches memory any more. */
   pauseSource(): Promise<VmmInstant>;

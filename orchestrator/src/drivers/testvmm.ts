@@ -17,6 +17,8 @@ export interface TestVmmOptions {
 
 /** Looking at a VMM; it answers from memory. */
 const ASK_TIMEOUT_MS = 5_000;
+/** Only for what an error says. */
+const LOOK_TIMEOUT_MS = 2_000;
 /** testvmm itself gives a vCPU that does not park 10 s. */
 const PAUSE_TIMEOUT_MS = 15_000;
 const SAVE_TIMEOUT_MS = 30_000;
@@ -89,6 +91,15 @@ export class TestVmmDriver implements VmmDriver {
       );
     }
     await this.#destination.check(signal);
+  }
+
+  async sourceState(): Promise<string | undefined> {
+    try {
+      const { state } = await this.#source.command(['stats'], { timeoutMs: LOOK_TIMEOUT_MS });
+      return typeof state === 'string' ? state : undefined;
+    } catch {
+      return undefined;
+    }
   }
 
   async describeMemory(signal: AbortSignal): Promise<SourceMemory> {
