@@ -17,6 +17,7 @@ import {
   type ServiceClient,
 } from '@pagewake/proto';
 import { cancelledByCaller } from './errors.ts';
+import { linkTrouble } from './link-trouble.ts';
 
 export interface AgentOptions extends ClientLinkOptions {
   /** host:port or [ipv6]:port, as seen from here. */
@@ -40,12 +41,14 @@ export class Agent<S extends AnyService> {
   readonly #channel: Client;
   readonly #whose: string;
   readonly #unreachable: ErrorReason;
+  readonly #link: ClientLinkOptions;
 
   /** Does not connect yet. Throws UserError where address or TLS options are no good. */
   constructor(service: S, whose: string, unreachable: ErrorReason, options: AgentOptions) {
     this.address = options.address;
     this.#whose = whose;
     this.#unreachable = unreachable;
+    this.#link = options;
     this.#channel = openChannel(options.address, options);
     this.client = createClient(service, this.#channel);
   }
@@ -78,12 +81,21 @@ export class Agent<S extends AnyService> {
     // grpc-js ends some of its messages with a heading and nothing under it.
     const detail = typed.message.replace(/\s*Resolution note:\s*$/, '');
     if (isUnreachable(typed)) {
+      const trouble = linkTrouble(detail, this.#link);
       return explained(
         this.#unreachable,
-        `${who} does not answer (${detail}); is it running, and reachable from here?`,
+        trouble === undefined
+          ? `${who} does not answer (${detail}); is it running, and reachable from here?`
+          : `${who} does not answer: ${trouble} (${detail})`,
       );
     }
     return explained(typed.reason, `${who} failed: ${detail}`);
+  }
+
+  /** There is, or seemed to be, a connection, and nothing comes over it. */
+  silentFor(ms: number): PagewakeError {
+    const message = `the ${this.#whose} at ${this.address} does not answer: nothing came from it for ${String(ms / 1000)} s; is it running, or stopped?`;
+    return new PagewakeError(this.#unreachable, message);
   }
 
   close(): void {

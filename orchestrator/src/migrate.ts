@@ -322,7 +322,9 @@ class MigrationRun {
     const cause = await this.#betterCause(error);
     const after = this.phase === 'filling' ? await leaveAsItIs(situation) : await unwind(situation);
     this.#enter(after.outcome);
-    return new MigrationError(after.outcome, cause, after.advice);
+    // Told to stop is why we asked; that nobody answered is why we cannot say more.
+    const why = this.#signal.aborted && after.cause !== undefined ? after.cause : cause;
+    return new MigrationError(after.outcome, why, after.advice);
   }
 
   /** A VMM whose agent gave up only sees its socket close; the agent knows why. */

@@ -34,6 +34,8 @@ export interface Situation {
 export interface Aftermath {
   readonly outcome: FailedPhase;
   readonly advice: string;
+  /** Why it is not known where the guest is, where that is not why the migration ended. */
+  readonly cause?: unknown;
 }
 
 /** The guest is waiting: a dead agent must not keep it. */
@@ -42,22 +44,31 @@ const LIMITS = { timeoutMs: UNWIND_TIMEOUT_MS };
 
 type Where = Pick<Situation, 'destination' | 'migrationId'>;
 
+/** The destination does not say. */
+class Silence {
+  readonly error: unknown;
+
+  constructor(error: unknown) {
+    this.error = error;
+  }
+}
+
 /** The destination's last word on the migration. */
-async function lastWord(s: Where): Promise<Migration | 'forgotten' | 'silent'> {
+async function lastWord(s: Where): Promise<Migration | 'forgotten' | Silence> {
   const { migrationId } = s;
-  if (migrationId === undefined) return 'silent';
+  if (migrationId === undefined) return new Silence(undefined);
   try {
     const { migration } = await s.destination.call((c, o) => c.get({ migrationId }, o), LIMITS);
-    return migration ?? 'silent';
+    return migration ?? new Silence(undefined);
   } catch (error) {
-    return hasReason(error, ErrorReason.UNKNOWN_MIGRATION) ? 'forgotten' : 'silent';
+    return hasReason(error, ErrorReason.UNKNOWN_MIGRATION) ? 'forgotten' : new Silence(error);
   }
 }
 
 /** Undefined: the destination does not say. */
 export async function lastView(s: Where): Promise<Migration | undefined> {
   const word = await lastWord(s);
-  return typeof word === 'string' ? undefined : word;
+  return word === 'forgotten' || word instanceof Silence ? undefined : word;
 }
 
 function hasReason(error: unknown, reason: ErrorReason): boolean {
@@ -172,15 +183,28 @@ async function resume(driver: VmmDriver): Promise<string | undefined> {
   }
 }
 
+/** What of the guest there still is beside the destination's. */
+async function whatIsLeft({ driver }: Situation): Promise<string> {
+  if (!driver.hasSourceGuest) return 'the snapshot is as it was';
+  // Advice to resume a VMM that is gone, and its memory with it, would be worse than none.
+  if (driver.sourceState !== undefined && (await driver.sourceState()) === undefined) {
+    return 'the source VMM does not answer either: if its process is gone there is nothing to resume, and the guest is lost unless there is a snapshot';
+  }
+  return 'the source stays paused, with its memory as it was at the move: resume it only once the destination VMM is certainly gone, and what the guest did since is lost';
+}
+
 /** The guest may have run on the destination: never two of them. */
 export async function leaveAsItIs(s: Situation): Promise<Aftermath> {
   const view = await lastWord(s);
   const id = s.migrationId ?? '';
-  const rest = s.driver.hasSourceGuest
-    ? 'the source stays paused, with its memory as it was at the move: resume it only once the destination VMM is certainly gone, and what the guest did since is lost'
-    : 'the snapshot is as it was';
-  if (view === 'silent') {
+  if (s.aborted && !(view instanceof Silence) && view !== 'forgotten' && !isFinalView(view)) {
+    return { outcome: 'detached', advice: `the migration goes on by itself; follow it with: pagewake watch ${id}` };
+  }
+  const rest = await whatIsLeft(s);
+  const again = `before VM ${s.vmId} can be migrated again: pagewake release ${s.vmId} --source ${s.source.address} --force`;
+  if (view instanceof Silence) {
     return {
+      ...(view.error === undefined ? {} : { cause: view.error }),
       outcome: 'failed-unknown',
       advice: `the migration may be going on: look at the destination (pagewake status ${id}); ${rest}`,
     };
@@ -188,14 +212,11 @@ export async function leaveAsItIs(s: Situation): Promise<Aftermath> {
   if (view === 'forgotten') {
     return {
       outcome: 'failed-guest-lost',
-      advice: `the destination agent was started anew, so nobody brings the guest there its missing pages: end its VMM; ${rest}`,
+      advice: `the destination agent was started anew, so nobody brings the guest there its missing pages: end its VMM; ${rest}; ${again}`,
     };
   }
   if (view.phase === MigrationPhase.FAILED || view.phase === MigrationPhase.CANCELLED) {
-    return { outcome: 'failed-guest-lost', advice: `end the destination VMM; ${rest}` };
-  }
-  if (s.aborted && view.phase !== MigrationPhase.COMPLETED) {
-    return { outcome: 'detached', advice: `the migration goes on by itself; follow it with: pagewake watch ${id}` };
+    return { outcome: 'failed-guest-lost', advice: `end the destination VMM; ${rest}; ${again}` };
   }
   const how = view.phase === MigrationPhase.COMPLETED ? 'holds every page of the guest' : 'goes on with the migration';
   return {

@@ -88,6 +88,18 @@ test('an agent that stays away ends the watch after its budget, naming the agent
   await assert.rejects(ended, /the destination agent at 127\.0\.0\.1:1 does not answer/);
 });
 
+test('an agent that takes the connection and never answers ends the watch after its budget too', BUDGET, async (t) => {
+  const { address } = await serve(t, (call) => new Promise((resolve) => call.on('cancelled', resolve)));
+  const { ended } = follow(t, address, { lossBudgetMs: 300 });
+  await assert.rejects(ended, /the destination agent at .* does not answer: nothing came from it for 0\.3 s/);
+});
+
+test('where a refusal ends the watch, an agent that was never there is not tried again', BUDGET, async (t) => {
+  const { ended, losses } = follow(t, '127.0.0.1:1', { refusalEnds: true });
+  await assert.rejects(ended, /127\.0\.0\.1:1 does not answer .*ECONNREFUSED/);
+  assert.deepEqual(losses, []);
+});
+
 test('a watch that is told to stop ends as cancelled', BUDGET, async (t) => {
   const { address } = await serve(t, (call) => {
     say(call, MigrationPhase.FILLING);

@@ -1,6 +1,6 @@
 /** Follows one migration on its destination until it ends, through lost links and restarts of the stream. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { ErrorReason, fromServiceError, PagewakeError } from '@pagewake/agent-kit';
+import { ErrorReason, fromServiceError, isUnreachable, PagewakeError } from '@pagewake/agent-kit';
 import { MigrationPhase, type Migration } from '@pagewake/proto';
 import type { DestinationAgent } from './agents.ts';
 import { cancelledByCaller } from './errors.ts';
@@ -10,6 +10,8 @@ export interface WatchOptions {
   readonly intervalMs: number;
   /** How long the agent may be silent before the watch gives up. */
   readonly lossBudgetMs: number;
+  /** An agent that has said nothing yet and cannot be connected to ends the watch at once. Default: it is tried again like any loss. */
+  readonly refusalEnds?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onView: (migration: Migration) => void;
   /** The agent does not answer; trying again. Once a loss. */
@@ -43,23 +45,39 @@ export async function watchMigration(
   const { signal, intervalMs, lossBudgetMs, onView, onLost } = options;
   let heardAtMs = performance.now();
   let lost = false;
+  let heard = false;
   for (;;) {
+    // A connection may stand with nobody behind it: a view is due at least every `intervalMs`.
+    const silence = new AbortController();
+    const wait = (): NodeJS.Timeout =>
+      setTimeout(() => silence.abort(), Math.max(0, heardAtMs + lossBudgetMs - performance.now()));
+    let timer = wait();
     let failure: unknown = new PagewakeError(ErrorReason.UNSPECIFIED, 'the stream ended early');
     try {
-      const stream = agent.client.watch({ migrationId, intervalMs }, signal === undefined ? {} : { signal });
+      const stream = agent.client.watch(
+        { migrationId, intervalMs },
+        { signal: signal === undefined ? silence.signal : AbortSignal.any([signal, silence.signal]) },
+      );
       for await (const message of stream as AsyncIterable<{ readonly migration?: Migration }>) {
         if (message.migration === undefined) continue;
         heardAtMs = performance.now();
         lost = false;
+        heard = true;
+        clearTimeout(timer);
+        timer = wait();
         onView(message.migration);
         if (isFinalView(message.migration)) return message.migration;
       }
     } catch (error) {
       if (isAnswer(fromServiceError(error))) throw agent.explain(error, signal);
       failure = error;
+    } finally {
+      clearTimeout(timer);
     }
+    if (silence.signal.aborted && signal?.aborted !== true) throw agent.silentFor(lossBudgetMs);
     const explained = agent.explain(failure, signal);
-    if (signal?.aborted === true || performance.now() - heardAtMs > lossBudgetMs) throw explained;
+    const refused = !heard && options.refusalEnds === true && isUnreachable(explained);
+    if (signal?.aborted === true || refused || performance.now() - heardAtMs > lossBudgetMs) throw explained;
     if (!lost) onLost(explained);
     lost = true;
     await delay(RETRY_MS, undefined, signal === undefined ? {} : { signal }).catch(() => {

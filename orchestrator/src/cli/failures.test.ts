@@ -212,6 +212,7 @@ test('the destination VMM dies while its memory follows: exit 4, and the source 
   const { code, stderr } = await migration.exited;
   assert.equal(code, 4, stderr);
   assert.match(stderr, /^pagewake migrate: VMM_EXITED: .*; end the destination VMM; the source stays paused/m);
+  assert.match(stderr, /before VM testvmm can be migrated again: pagewake release testvmm --source \S+ --force$/m);
   await assertSourceIsPaused(stage);
 });
 
@@ -242,6 +243,37 @@ test('Ctrl-C once the guest has moved: exit 130, and the migration goes on witho
   assert.equal(watched.code, 0, watched.stderr);
   assert.equal((await stage.to.ask('verify'))['wrong'], 0);
 });
+
+test('both VMMs die: nobody is told to resume a source that is gone', WHOLE, async (t) => {
+  const stage = await setStage(t, LARGE);
+  const migration = await startHeld(t, stage);
+  await migration.line(/"type":"phase","phase":"filling"/);
+  await stage.from.child.kill('SIGKILL');
+  await stage.to.child.kill('SIGKILL');
+  const { code, stderr } = await migration.exited;
+  assert.equal(code, 4, stderr);
+  assert.match(stderr, /there is nothing to resume, and the guest is lost unless there is a snapshot/);
+  assert.doesNotMatch(stderr, /resume it/);
+});
+
+test(
+  'Ctrl-C while the destination agent is gone: exit 1, and the reason is that it does not answer',
+  WHOLE,
+  async (t) => {
+    const stage = await setStage(t, LARGE);
+    const migration = await startHeld(t, stage);
+    await migration.line(/"type":"phase","phase":"filling"/);
+    await stage.destination.child.kill('SIGKILL');
+    await migration.line(/"type":"warning".*does not answer/);
+    migration.signal('SIGINT');
+    const { code, stderr } = await migration.exited;
+    assert.match(
+      stderr,
+      /^pagewake migrate: the destination agent at \S+ does not answer.*; the migration may be going on/m,
+    );
+    assert.equal(code, 1);
+  },
+);
 
 test('Ctrl-C while an eager guest waits for its pages: exit 130, and it runs on on the source', WHOLE, async (t) => {
   const stage = await setStage(t, LARGE);

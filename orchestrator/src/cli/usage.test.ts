@@ -71,6 +71,7 @@ test('an agent that does not answer is exit 1 and one line that names it', BUDGE
     ['status', '--source', '127.0.0.1:1'],
     ['status', '--destination', '127.0.0.1:1'],
     ['pause', 'x', '--destination', '127.0.0.1:1'],
+    ['watch', 'x', '--destination', '127.0.0.1:1'],
     ['release', 'x', '--source', '127.0.0.1:1'],
   ]) {
     const { code, err } = await run(...argv);

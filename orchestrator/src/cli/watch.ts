@@ -12,8 +12,8 @@ interface WatchFlags extends LinkFlags {
 }
 
 const INTERVAL_MS = 1_000;
-/** A watch has nothing to lose by waiting a little. */
-const LOSS_BUDGET_MS = 30_000;
+/** As `migrate` has. */
+const LOSS_BUDGET_MS = 60_000;
 
 export function addWatch(program: Command, cli: CliContext): void {
   const command = program
@@ -31,6 +31,8 @@ export function addWatch(program: Command, cli: CliContext): void {
         const last = await watchMigration(agent, id, {
           intervalMs: INTERVAL_MS,
           lossBudgetMs: LOSS_BUDGET_MS,
+          // An address that is mistyped is not worth a minute.
+          refusalEnds: true,
           signal: cli.stop,
           onView: (view) =>
             flags.json === true ? cli.terminal.out(`${JSON.stringify(summaryOf(view))}\n`) : live.show(view),
