@@ -83,6 +83,21 @@ test('a guest that cannot be resumed is said to be paused, not lost', WHOLE, asy
   assert.equal(await stateOf(stage), 'paused');
 });
 
+test('a source VMM that dies in the blackout is not said to hold a paused guest', WHOLE, async (t) => {
+  const stage = await setStage(t);
+  const inner = driverFor(stage);
+  const driver = changed(stage, {
+    sourceState: () => inner.sourceState(),
+    saveState: async () => {
+      await stage.from.child.kill('SIGKILL');
+      return inner.saveState();
+    },
+  });
+  const failure = await failureOf(optionsFor(stage, driver));
+  assert.equal(failure.outcome, 'failed-unknown');
+  assert.match(failure.advice, /the source VMM does not answer: if its process is gone, so is the guest/);
+});
+
 test('a destination VMM of which nobody knows whether it runs: never two guests', WHOLE, async (t) => {
   const stage = await setStage(t, LARGE);
   const inner = driverFor(stage);

@@ -19,7 +19,10 @@ export type FinalPhase =
   | 'failed-source-paused'
   /** The guest may have run on the destination and cannot go on there. The source stays paused. */
   | 'failed-guest-lost'
-  /** The destination agent does not answer: the migration may be going on, or not. The source stays paused. */
+  /**
+   * The destination agent does not answer: the migration may be going on, or not, and the source stays paused. Or, before the guest has moved,
+   * the source VMM does not.
+   */
   | 'failed-unknown'
   /** We were told to stop when the guest had moved, or might have: the migration goes on without us. */
   | 'detached';

@@ -130,6 +130,12 @@ async function backToSource(s: Situation): Promise<Aftermath> {
   if (s.sourcePaused) {
     await stopServing(s);
     const stuck = await resume(s.driver);
+    if (stuck !== undefined && s.driver.sourceState !== undefined && (await s.driver.sourceState()) === undefined) {
+      return {
+        outcome: 'failed-unknown',
+        advice: `the guest never ran on the destination, and the source VMM does not answer: if its process is gone, so is the guest; else see whether it is paused there, and resume it: ${stuck}`,
+      };
+    }
     if (stuck !== undefined) {
       return {
         outcome: 'failed-source-paused',
