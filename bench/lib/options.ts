@@ -19,10 +19,10 @@ export interface Sizes {
 }
 
 /**
- * Walks have 256 MiB even where few pages are touched: prefetch may run through the lower half of it before the pause is through without
+ * Walks have 512 MiB even where few pages are touched: prefetch may run through the lower half of it before the pause is through without
  * coming near a page that is measured.
  */
-const WALK_PAGES = 65_536;
+const WALK_PAGES = 131_072;
 
 const SIZES: Readonly<Record<Sizes['name'], Sizes>> = {
   full: {
