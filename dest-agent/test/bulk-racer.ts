@@ -51,7 +51,6 @@ const lane: BulkLane = new BulkLane({
   ledger,
   traits: start.traits,
   trapped: true,
-  removeEvents: true,
   counters: new Counters(BULK_COUNTERS),
   hint: new FaultHint(),
   post: (message) => port.postMessage(message),

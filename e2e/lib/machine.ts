@@ -17,7 +17,3 @@ export function whyNoHugePages(): string | undefined {
   const free = Number(/^HugePages_Free:\s+(\d+)/m.exec(meminfo)?.[1] ?? 0);
   return free >= 64 ? undefined : `${free} free pages of 2 MiB (vm.nr_hugepages), 64 are needed`;
 }
-
-export function whyNotRoot(): string | undefined {
-  return process.getuid?.() === 0 ? undefined : 'needs root';
-}

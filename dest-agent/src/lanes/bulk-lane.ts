@@ -30,7 +30,6 @@ export interface BulkLaneOptions {
   readonly ledger: PageLedger;
   readonly traits: MemoryTraits;
   readonly trapped: boolean;
-  readonly removeEvents: boolean;
   readonly counters: Counters<BulkCounter>;
   readonly hint: FaultHint;
   post(message: FromLane): void;

@@ -16,14 +16,8 @@ let attached: { readonly lane: BulkLane; readonly counters: Counters<BulkCounter
 function openStream(session: Uint8Array, context: LaneContext): void {
   if (!attached) return;
   const { lane, counters } = attached;
-  const stream = context.link.openBulk(session, (bytes) => counters.add('wireBytes', bytes), {
-    onResponse: (reply) => lane.onResponse(reply),
-    onEnd: (error) => {
-      lane.dropStream();
-      context.streamEnded(error);
-    },
-  });
-  lane.useStream(stream);
+  const count = (bytes: number): void => counters.add('wireBytes', bytes);
+  lane.useStream(context.link.openBulk(session, count, context.streamEvents(lane)));
 }
 
 function handle(message: ToLane, context: LaneContext): void {
@@ -36,7 +30,6 @@ function handle(message: ToLane, context: LaneContext): void {
         ledger: PageLedger.attach(given.ledgerId),
         traits: given.traits,
         trapped: given.trapped,
-        removeEvents: given.removeEvents,
         counters,
         hint: context.hint,
         post: (out) => context.post(out),

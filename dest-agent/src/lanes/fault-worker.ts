@@ -47,14 +47,8 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
 }
 
 function openStream({ lane, counters }: Attached, session: Uint8Array, context: LaneContext): void {
-  const stream = context.link.openFaults(session, (bytes) => counters.add('wireBytes', bytes), {
-    onResponse: (reply) => lane.onResponse(reply),
-    onEnd: (error) => {
-      lane.dropStream();
-      context.streamEnded(error);
-    },
-  });
-  lane.useStream(stream);
+  const count = (bytes: number): void => counters.add('wireBytes', bytes);
+  lane.useStream(context.link.openFaults(session, count, context.streamEvents(lane)));
 }
 
 function handle(message: ToLane, context: LaneContext): void {

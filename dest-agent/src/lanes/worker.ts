@@ -1,6 +1,7 @@
 /** What both lanes' workers share: the source link with its stream, and errors that become messages. */
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
-import { isRecoverable, SourceLink } from '../adapters/page-source.ts';
+import { linkOptions } from '../adapters/link-options.ts';
+import { isRecoverable, SourceLink, type StreamEvents } from '../adapters/page-source.ts';
 import { PagewakeError } from '../kit.ts';
 import { FaultHint } from './counters.ts';
 import type { FromLane, LaneError, LaneStart, LaneToLane, ToLane } from './messages.ts';
@@ -14,11 +15,17 @@ export interface LaneContext {
   readonly peer: MessagePort;
   post(message: FromLane): void;
   postToPeer(message: LaneToLane): void;
-  /** Reports the end of a stream: lost where it may come back, fatal where the source refused. */
-  streamEnded(error: PagewakeError): void;
+  /** Responses go to the lane; the end of its stream is reported: lost where it may come back, fatal where the source refused. */
+  streamEvents<Response>(lane: StreamUser<Response>): StreamEvents<Response>;
 }
 
-export function toLaneError(error: PagewakeError): LaneError {
+/** A lane, as far as its stream is concerned. */
+interface StreamUser<Response> {
+  onResponse(response: Response): void;
+  dropStream(): void;
+}
+
+function toLaneError(error: PagewakeError): LaneError {
   return { reason: error.reason, message: error.message, metadata: error.metadata };
 }
 
@@ -30,14 +37,7 @@ export async function runLane(handle: (message: ToLane, context: LaneContext) =>
   const port = parentPort;
   if (!port) throw new Error('a lane runs as a worker');
   const start = workerData as LaneStart;
-  const { credentials } = start;
-  const link = new SourceLink(start.sourceAddress, {
-    tlsCa: credentials.tlsCa,
-    tlsCert: credentials.tlsCert,
-    tlsKey: credentials.tlsKey,
-    serverName: credentials.serverName,
-    insecurePlaintext: credentials.allowPlaintext,
-  });
+  const link = new SourceLink(start.sourceAddress, linkOptions(start.credentials));
   const post = (message: FromLane): void => port.postMessage(message);
   const context: LaneContext = {
     start,
@@ -46,7 +46,13 @@ export async function runLane(handle: (message: ToLane, context: LaneContext) =>
     peer: start.peer,
     post,
     postToPeer: (message) => start.peer.postMessage(message),
-    streamEnded: (error) => post({ type: isRecoverable(error) ? 'lost' : 'fatal', error: toLaneError(error) }),
+    streamEvents: (lane) => ({
+      onResponse: (response) => lane.onResponse(response),
+      onEnd: (error) => {
+        lane.dropStream();
+        post({ type: isRecoverable(error) ? 'lost' : 'fatal', error: toLaneError(error) });
+      },
+    }),
   };
   port.on('message', (message: ToLane) => handle(message, context));
   try {
