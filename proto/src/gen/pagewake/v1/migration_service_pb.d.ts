@@ -56,6 +56,21 @@ export declare type StartRequest = Message<"pagewake.v1.StartRequest"> & {
    * @generated from field: pagewake.v1.TraceContext trace = 7;
    */
   trace?: TraceContext | undefined;
+
+  /**
+   * File name of the VMM socket in the agent's folder for such, for a VMM that has to know it beforehand: letters, digits, `.`, `_`, `-`.
+   * Empty: named after the migration.
+   *
+   * @generated from field: string vmm_socket_name = 8;
+   */
+  vmmSocketName: string;
+
+  /**
+   * The source's regions in their order, by the names that the destination's VMM gives them in its handshake. Empty: in the VMM's own order.
+   *
+   * @generated from field: repeated string region_names = 9;
+   */
+  regionNames: string[];
 };
 
 /**
@@ -640,6 +655,13 @@ export enum MigrationPhase {
    * @generated from enum value: MIGRATION_PHASE_CANCELLED = 10;
    */
   CANCELLED = 10,
+
+  /**
+   * Between OPENING and FILLING: memory, source and lanes are there, but the source's VM still runs. Faults wait.
+   *
+   * @generated from enum value: MIGRATION_PHASE_HELD = 11;
+   */
+  HELD = 11,
 }
 
 /**

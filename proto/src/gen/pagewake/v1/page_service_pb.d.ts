@@ -54,6 +54,13 @@ export declare type OpenRequest = Message<"pagewake.v1.OpenRequest"> & {
    * @generated from field: repeated pagewake.v1.RegionGeometry regions = 6;
    */
   regions: RegionGeometry[];
+
+  /**
+   * The VM may still run: Accepted comes at once and Paused when it stands still. Without this such an Open is refused with VM_NOT_PAUSED.
+   *
+   * @generated from field: bool wait_until_paused = 7;
+   */
+  waitUntilPaused: boolean;
 };
 
 /**
@@ -81,6 +88,12 @@ export declare type OpenResponse = Message<"pagewake.v1.OpenResponse"> & {
      */
     value: ZeroRuns;
     case: "zeroRuns";
+  } | {
+    /**
+     * @generated from field: pagewake.v1.OpenResponse.Paused paused = 3;
+     */
+    value: OpenResponse_Paused;
+    case: "paused";
   } | { case: undefined; value?: undefined };
 };
 
@@ -119,11 +132,18 @@ export declare type OpenResponse_Accepted = Message<"pagewake.v1.OpenResponse.Ac
   regions: RegionGeometry[];
 
   /**
-   * Pages that are not listed as zero, over all regions.
+   * Pages that are not listed as zero, over all regions; 0 where the VM still runs.
    *
    * @generated from field: uint64 data_pages = 5;
    */
   dataPages: bigint;
+
+  /**
+   * where Bulk is served, on the same host; 0: on the port of this call
+   *
+   * @generated from field: uint32 bulk_port = 6;
+   */
+  bulkPort: number;
 };
 
 /**
@@ -131,6 +151,26 @@ export declare type OpenResponse_Accepted = Message<"pagewake.v1.OpenResponse.Ac
  * Use `create(OpenResponse_AcceptedSchema)` to create a new message.
  */
 export declare const OpenResponse_AcceptedSchema: GenMessage<OpenResponse_Accepted>;
+
+/**
+ * The memory is final from here on: the lanes may ask.
+ *
+ * @generated from message pagewake.v1.OpenResponse.Paused
+ */
+export declare type OpenResponse_Paused = Message<"pagewake.v1.OpenResponse.Paused"> & {
+  /**
+   * pages that are not listed as zero, over all regions
+   *
+   * @generated from field: uint64 data_pages = 1;
+   */
+  dataPages: bigint;
+};
+
+/**
+ * Describes the message pagewake.v1.OpenResponse.Paused.
+ * Use `create(OpenResponse_PausedSchema)` to create a new message.
+ */
+export declare const OpenResponse_PausedSchema: GenMessage<OpenResponse_Paused>;
 
 /**
  * Runs of pages that hold only zeros, ascending and not touching; everything else is data. Parallel lists.
@@ -487,8 +527,9 @@ export declare const EncodingSchema: GenEnum<Encoding>;
  */
 export declare const PageService: GenService<{
   /**
-   * Opens (or, for the same destination, reopens) the VM's memory for reading. First an Accepted, then as many
-   * ZeroRuns as the memory has; the end of the stream says that the list is complete.
+   * Opens (or, for the same destination, reopens) the VM's memory for reading. First an Accepted; once the VM is paused a Paused, then
+   * as many ZeroRuns as are known; the end of the stream says that the list is complete. Pages that are zero and not listed come as
+   * frames like any other. Nothing may be asked for on the lanes before Paused.
    *
    * @generated from rpc pagewake.v1.PageService.Open
    */

@@ -84,6 +84,13 @@ export declare type FileRegion = Message<"pagewake.v1.FileRegion"> & {
    * @generated from field: uint64 file_offset = 2;
    */
   fileOffset: bigint;
+
+  /**
+   * of a region with a file of its own (one backend a NUMA node); empty: the path of them all
+   *
+   * @generated from field: string path = 3;
+   */
+  path: string;
 };
 
 /**
