@@ -20,8 +20,12 @@ export interface Region extends RegionShape {
   readonly sizeBytes: number;
   /** Place in the guest memory image, bytes. */
   readonly offset: number;
-  /** Place in the memory file, bytes. */
+  /** Which of the VM's memory files holds it, counted from 0. */
+  readonly file: number;
+  /** Place in that memory file, bytes. */
   readonly fileOffset: number;
+  /** What its VMM calls it, where it says so. */
+  readonly name: string | undefined;
   /** Ledger number of the region's first page. */
   readonly firstLedgerPage: number;
 }
@@ -32,6 +36,9 @@ export interface RegionInput {
   readonly offset: number;
   readonly pageSizeBytes: number;
   readonly fileOffset: number;
+  /** Default: 0, the only one. */
+  readonly file?: number;
+  readonly name?: string | undefined;
 }
 
 /** A page by region, as the wire names it. */
@@ -69,6 +76,15 @@ function checkRegion(input: RegionInput, index: number, expectedOffset: number):
     );
 }
 
+function refuseOverlap(regions: readonly Region[], start: (r: Region) => number, what: string): void {
+  let previous: Region | undefined;
+  for (const region of regions.toSorted((a, b) => start(a) - start(b))) {
+    if (previous && start(previous) + previous.sizeBytes > start(region))
+      throw new LayoutError(`regions ${previous.index} and ${region.index} overlap in their ${what}`);
+    previous = region;
+  }
+}
+
 /** The regions of one VM, checked, with the translations between them. */
 export class GuestLayout {
   readonly regions: readonly Region[];
@@ -90,7 +106,7 @@ export class GuestLayout {
         );
       checkRegion(input, index, offset);
       const pageCount = input.sizeBytes / input.pageSizeBytes;
-      regions.push({ ...input, index, pageCount, firstLedgerPage: ledgerPage });
+      regions.push({ file: 0, name: undefined, ...input, index, pageCount, firstLedgerPage: ledgerPage });
       offset += input.sizeBytes;
       ledgerPage += pageCount;
     }
@@ -99,18 +115,13 @@ export class GuestLayout {
     this.pageCount = ledgerPage;
     this.sizeBytes = offset;
     this.#byAddress = regions.toSorted((a, b) => a.address - b.address);
-    this.#refuseOverlap((r) => r.address, 'addresses');
-    this.#refuseOverlap((r) => r.fileOffset, 'places in the memory file');
-  }
-
-  #refuseOverlap(start: (r: Region) => number, what: string): void {
-    const sorted = this.regions.toSorted((a, b) => start(a) - start(b));
-    let previous: Region | undefined;
-    for (const region of sorted) {
-      if (previous && start(previous) + previous.sizeBytes > start(region))
-        throw new LayoutError(`regions ${previous.index} and ${region.index} overlap in their ${what}`);
-      previous = region;
-    }
+    refuseOverlap(regions, (r) => r.address, 'addresses');
+    for (const file of new Set(regions.map((r) => r.file)))
+      refuseOverlap(
+        regions.filter((r) => r.file === file),
+        (r) => r.fileOffset,
+        'places in the memory file',
+      );
   }
 
   /** The page that holds an address of the VMM, or undefined where no region does. */

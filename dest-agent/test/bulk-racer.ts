@@ -12,7 +12,7 @@ import { BulkPeer, honestRange } from './rig.ts';
 
 export interface RacerStart {
   readonly regions: readonly RegionInput[];
-  readonly descriptors: { readonly uffd: number; readonly file: number | undefined };
+  readonly descriptors: { readonly uffd: number; readonly files: readonly number[] };
   readonly pid: number;
   readonly traits: MemoryTraits;
   readonly ledgerId: number;

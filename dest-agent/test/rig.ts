@@ -116,7 +116,7 @@ export interface Rig {
   faultPeer(): FaultPeer;
   bulkPeer(): BulkPeer;
   /** Copies of the memory's descriptors; the caller closes them. */
-  descriptors(): { readonly uffd: number; readonly file: number | undefined };
+  descriptors(): { readonly uffd: number; readonly files: readonly number[] };
   /** What the bulk lane says to the fault lane, from wherever it runs. */
   deliver(message: LaneToLane): void;
   posted<K extends FromLane['type']>(type: K): Promise<Extract<FromLane, { type: K }>>;
@@ -136,7 +136,7 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
       pageSizeBytes: PAGE_BYTES,
     },
   ];
-  const memory = new VmMemory(regions, { uffd, file, pid: toucher.pid });
+  const memory = new VmMemory(regions, { uffd, files: file === undefined ? [] : [file], pid: toucher.pid });
   const ledger = PageLedger.create(toucher.pages);
   t.after(() => {
     memory.close();
@@ -189,7 +189,7 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
     bulkPeer: () => new BulkPeer(() => bulk),
     descriptors: () => ({
       uffd: duplicateDescriptor(memory.uffd?.fd ?? -1),
-      file: file === undefined ? undefined : duplicateDescriptor(file),
+      files: file === undefined ? [] : [duplicateDescriptor(file)],
     }),
     posted: (type) =>
       until(`the lane says ${type}`, () =>

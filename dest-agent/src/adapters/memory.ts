@@ -9,7 +9,8 @@ export type { Outcome } from '@pagewake/native';
 
 export interface MemoryDescriptors {
   readonly uffd: number | undefined;
-  readonly file: number | undefined;
+  /** In the order in which regions name them; none for anonymous memory. */
+  readonly files: readonly number[];
   readonly pid: number | undefined;
 }
 
@@ -25,16 +26,16 @@ const NO_UFFD: Outcome = { kind: 'refused', bytes: 0, errno: 'ENODEV' };
 export class VmMemory {
   readonly layout: GuestLayout;
   readonly uffd: Uffd | undefined;
-  readonly #file: MemoryFile | undefined;
+  readonly #files: readonly MemoryFile[];
   readonly #process: ProcessMemory | undefined;
 
   /** Takes the descriptors over: they are closed with this object. */
   constructor(regions: readonly RegionInput[], descriptors: MemoryDescriptors) {
     this.layout = new GuestLayout(regions);
     this.uffd = descriptors.uffd === undefined ? undefined : Uffd.adopt(descriptors.uffd);
-    this.#file = descriptors.file === undefined ? undefined : MemoryFile.adopt(descriptors.file);
+    this.#files = descriptors.files.map((fd) => MemoryFile.adopt(fd));
     this.#process =
-      descriptors.file === undefined && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
+      descriptors.files.length === 0 && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
   }
 
   copy(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
@@ -59,17 +60,18 @@ export class VmMemory {
 
   /** write() into the memory file: fills the page cache and nothing else; wakes nobody. */
   write(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
-    return this.#file?.write(bytes, offset, sizeOf(run), fileOffsetOf(run)) ?? NO_UFFD;
+    return this.#fileOf(run)?.write(bytes, offset, sizeOf(run), fileOffsetOf(run)) ?? NO_UFFD;
   }
 
   /** The same through a mapping, for a guest_memfd that cannot be written. */
   store(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
-    return this.#file?.store(bytes, offset, sizeOf(run), fileOffsetOf(run)) ?? NO_UFFD;
+    return this.#fileOf(run)?.store(bytes, offset, sizeOf(run), fileOffsetOf(run)) ?? NO_UFFD;
   }
 
   /** What a page that is present holds now. Never called for one that may be missing: that read would wait for itself. */
   readBack(run: PlacedRun, into: Uint8Array): Outcome {
-    if (this.#file) return this.#file.read(into, 0, sizeOf(run), fileOffsetOf(run));
+    const file = this.#fileOf(run);
+    if (file) return file.read(into, 0, sizeOf(run), fileOffsetOf(run));
     return this.#process?.read(into, 0, sizeOf(run), addressOf(run)) ?? { kind: 'refused', bytes: 0, errno: 'ESRCH' };
   }
 
@@ -79,8 +81,12 @@ export class VmMemory {
 
   close(): void {
     this.uffd?.close();
-    this.#file?.close();
+    for (const file of this.#files) file.close();
     this.#process?.close();
+  }
+
+  #fileOf(run: PlacedRun): MemoryFile | undefined {
+    return this.#files[run.region.file];
   }
 }
 

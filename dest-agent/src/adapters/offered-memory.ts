@@ -47,10 +47,13 @@ export class OfferedMemory {
   }
 
   /** Copies of the descriptors for one lane, which closes them. */
-  duplicate(): { readonly uffd: number | undefined; readonly file: number | undefined } {
+  duplicate(): { readonly uffd: number | undefined; readonly files: readonly number[] } {
     const copy = (fd: number | undefined): number | undefined =>
       fd === undefined ? undefined : duplicateDescriptor(fd);
-    return { uffd: copy(this.#descriptors.get('uffd')), file: copy(this.#fileDescriptor()) };
+    return {
+      uffd: copy(this.#descriptors.get('uffd')),
+      files: [this.#fileDescriptor()].filter((fd) => fd !== undefined).map((fd) => duplicateDescriptor(fd)),
+    };
   }
 
   close(): void {

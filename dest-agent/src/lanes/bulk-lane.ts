@@ -51,6 +51,7 @@ export class BulkLane {
   #stream: BulkRequests | undefined;
   #nextRangeId = 1;
   #bytesInFlight = 0;
+  #held = false;
   #paused = false;
   #refusals = 0;
   #whole = false;
@@ -82,6 +83,17 @@ export class BulkLane {
     for (const [rangeId, range] of this.#ranges) this.#giveBack(rangeId, range);
   }
 
+  /** The source's memory is not final yet: nothing is asked for until `go`. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  go(): void {
+    this.#held = false;
+    this.#fill();
+    this.#checkWhole();
+  }
+
   pause(): void {
     this.#paused = true;
   }
@@ -92,7 +104,7 @@ export class BulkLane {
   }
 
   #fill(): void {
-    if (!this.#stream || this.#paused) return;
+    if (!this.#stream || this.#held || this.#paused) return;
     const fault = this.#o.hint.take();
     if (fault !== undefined) this.#cursor.moveTo(fault);
     while (this.#bytesInFlight < CREDIT_BYTES && this.#ranges.size < MAX_RANGES) {

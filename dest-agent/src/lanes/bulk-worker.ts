@@ -6,14 +6,14 @@ import { PageLedger, setThreadNice } from '../adapters/ledger.ts';
 import { VmMemory } from '../adapters/memory.ts';
 import { BulkLane } from './bulk-lane.ts';
 import { BULK_COUNTERS, Counters, type BulkCounter } from './counters.ts';
-import type { ToLane } from './messages.ts';
+import type { SourceOpened, ToLane } from './messages.ts';
 import { runLane, type LaneContext } from './worker.ts';
 
 const BULK_NICE = 5;
 
 let attached: { readonly lane: BulkLane; readonly counters: Counters<BulkCounter> } | undefined;
 
-function openStream(session: Uint8Array, context: LaneContext): void {
+function openStream({ session }: SourceOpened, context: LaneContext): void {
   if (!attached) return;
   const { lane, counters } = attached;
   const count = (bytes: number): void => counters.add('wireBytes', bytes);
@@ -36,12 +36,16 @@ function handle(message: ToLane, context: LaneContext): void {
         postToFaultLane: (out) => context.postToPeer(out),
       });
       attached = { lane, counters };
-      openStream(message.session, context);
+      lane.hold();
+      openStream(message.source, context);
       context.post({ type: 'attached' });
       return;
     }
+    case 'go':
+      attached?.lane.go();
+      return;
     case 'reopened':
-      openStream(message.session, context);
+      openStream(message.source, context);
       return;
     case 'pause':
       attached?.lane.pause();

@@ -54,6 +54,9 @@ export class FaultLane {
   #removedWaiters: number[] = [];
   #batch: FaultOnWire[] = [];
   #stream: FaultRequests | undefined;
+  #held: 'no' | 'guest-waits' | 'guest-runs' = 'no';
+  /** A stall that began before this began here: until then no guest ran. */
+  #ranFromMs = 0;
   #whole = false;
 
   constructor(options: FaultLaneOptions) {
@@ -108,6 +111,24 @@ export class FaultLane {
   /** From now on faults go to this stream; those that wait are asked for again. */
   useStream(stream: FaultRequests): void {
     this.#stream = stream;
+    this.#askAll();
+  }
+
+  /**
+   * The source's memory is not final yet: faults are kept, and nothing is asked for until `go`.
+   * @param guestRuns already: Firecracker's does not wait for us
+   */
+  hold(guestRuns: boolean): void {
+    this.#held = guestRuns ? 'guest-runs' : 'guest-waits';
+  }
+
+  go(): void {
+    if (this.#held === 'guest-waits') this.#ranFromMs = monotonicMs();
+    this.#held = 'no';
+    this.#askAll();
+  }
+
+  #askAll(): void {
     for (const pending of this.#pending.all()) this.#ask(pending);
     this.#flush();
   }
@@ -169,7 +190,7 @@ export class FaultLane {
   }
 
   #ask(pending: PendingFault): void {
-    if (!this.#stream) return;
+    if (!this.#stream || this.#held !== 'no') return;
     pending.requestedAtMs = monotonicMs();
     this.#batch.push({
       faultId: pending.faultId,
@@ -277,6 +298,8 @@ export class FaultLane {
 
   /** Inside the intake's lock: the ledger is told, waiters are resolved once everything has been read. */
   #noteRemoved(first: number, count: number): void {
+    // No guest has run yet: a VMM that clears its memory as it starts means nothing that the source's guest did.
+    if (this.#held === 'guest-waits') return;
     this.#o.counters.add('removedEvents');
     const waiters = this.#o.ledger.remove(first, count, this.#scratch);
     for (let i = 0; i < waiters; i++) this.#removedWaiters.push(this.#scratch[i] ?? 0);
@@ -344,7 +367,7 @@ export class FaultLane {
   }
 
   #recordStall(waiter: Waiter, untilMs: number): void {
-    this.#stalls.record(Math.max(1, Math.round((untilMs - waiter.readAtMs) * 1e6)));
+    this.#stalls.record(Math.max(1, Math.round((untilMs - Math.max(waiter.readAtMs, this.#ranFromMs)) * 1e6)));
   }
 
   #resolved(call: InstallCall, place: PagePlace, waiters: readonly Waiter[]): void {

@@ -4,7 +4,7 @@ import { VmMemory } from '../adapters/memory.ts';
 import { Counters, FAULT_COUNTERS } from './counters.ts';
 import { FaultLane } from './fault-lane.ts';
 import { FaultTracer } from './fault-trace.ts';
-import type { LaneToLane, ToLane } from './messages.ts';
+import type { LaneToLane, SourceOpened, ToLane } from './messages.ts';
 import { unregisterAll } from './teardown.ts';
 import { runLane, type LaneContext } from './worker.ts';
 
@@ -46,7 +46,7 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
   return { lane, memory, tracer, counters };
 }
 
-function openStream({ lane, counters }: Attached, session: Uint8Array, context: LaneContext): void {
+function openStream({ lane, counters }: Attached, { session }: SourceOpened, context: LaneContext): void {
   const count = (bytes: number): void => counters.add('wireBytes', bytes);
   lane.useStream(context.link.openFaults(session, count, context.streamEvents(lane)));
 }
@@ -54,7 +54,8 @@ function openStream({ lane, counters }: Attached, session: Uint8Array, context: 
 function handle(message: ToLane, context: LaneContext): void {
   if (message.type === 'attach') {
     attached = attach(message, context);
-    openStream(attached, message.session, context);
+    attached.lane.hold(message.guestRuns);
+    openStream(attached, message.source, context);
     attached.lane.start();
     context.post({ type: 'attached' });
     return;
@@ -62,8 +63,11 @@ function handle(message: ToLane, context: LaneContext): void {
   if (!attached) return;
   const { lane, memory, tracer } = attached;
   switch (message.type) {
+    case 'go':
+      lane.go();
+      return;
     case 'reopened':
-      openStream(attached, message.session, context);
+      openStream(attached, message.source, context);
       return;
     case 'stage2': {
       const place = memory.layout.atLedgerPage(message.ledgerPage);

@@ -37,7 +37,7 @@ export interface AttachedMemory {
   readonly trapped: boolean;
   readonly removeEvents: boolean;
   readonly uffd: number | undefined;
-  readonly file: number | undefined;
+  readonly files: readonly number[];
   /** The VMM's process where the agent can see it: anonymous memory is read back through it. */
   readonly pid: number | undefined;
   readonly ledgerId: number;
@@ -49,16 +49,28 @@ export interface TraceIds {
   readonly sampled: boolean;
 }
 
+/** The source, opened. */
+export interface SourceOpened {
+  readonly session: Uint8Array;
+  /** Where the source serves Bulk, on the host of its address; 0: at that address. */
+  readonly bulkPort: number;
+}
+
 export type ToLane =
+  /** The lane opens its stream and takes faults, but asks for nothing before `go`: the source's VM may still run. */
   | {
       readonly type: 'attach';
       readonly memory: AttachedMemory;
-      readonly session: Uint8Array;
+      readonly source: SourceOpened;
+      /** It does not wait until it is told `ready`. */
+      readonly guestRuns: boolean;
       readonly vcpuThreads: readonly number[];
       readonly trace: TraceIds;
     }
+  /** The source's memory is final: pages may be asked for. */
+  | { readonly type: 'go' }
   /** The source was opened again: go on where the lost link stopped. */
-  | { readonly type: 'reopened'; readonly session: Uint8Array }
+  | { readonly type: 'reopened'; readonly source: SourceOpened }
   | { readonly type: 'pause' }
   | { readonly type: 'resume' }
   /** Fault lane: a stage-2 fault that came as a request. */

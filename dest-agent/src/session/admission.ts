@@ -42,13 +42,14 @@ export class AdmittedVm {
   }
 
   /** What the lanes need, but for descriptors: each lane gets copies of its own. */
-  get attachment(): Omit<AttachedMemory, 'uffd' | 'file'> {
+  get attachment(): Omit<AttachedMemory, 'uffd' | 'files'> {
     return {
-      regions: this.layout.regions.map(({ address, sizeBytes, offset, pageSizeBytes, fileOffset }) => ({
+      regions: this.layout.regions.map(({ address, sizeBytes, offset, pageSizeBytes, file, fileOffset }) => ({
         address,
         sizeBytes,
         offset,
         pageSizeBytes,
+        file,
         fileOffset,
       })),
       traits: this.#memory.traits,

@@ -8,7 +8,7 @@ import {
   type BulkCounter,
   type FaultCounter,
 } from '../lanes/counters.ts';
-import type { AttachedMemory, FromLane, SourceCredentials, ToLane, TraceIds } from '../lanes/messages.ts';
+import type { AttachedMemory, FromLane, SourceCredentials, SourceOpened, ToLane, TraceIds } from '../lanes/messages.ts';
 import { Lane } from './lane.ts';
 
 export interface LanesOptions {
@@ -21,7 +21,17 @@ export interface LanesOptions {
 
 export interface LaneDescriptors {
   readonly uffd: number | undefined;
-  readonly file: number | undefined;
+  readonly files: readonly number[];
+}
+
+/** What both lanes get; descriptors are copied for each. */
+export interface LaneWork {
+  readonly memory: Omit<AttachedMemory, 'uffd' | 'files'>;
+  readonly source: SourceOpened;
+  readonly guestRuns: boolean;
+  readonly vcpuThreads: readonly number[];
+  readonly trace: TraceIds;
+  descriptors(): LaneDescriptors;
 }
 
 export class Lanes {
@@ -60,17 +70,11 @@ export class Lanes {
     await Promise.all([this.fault.next('started'), this.bulk.next('started')]);
   }
 
-  /** Gives both lanes the memory; from then on faults are resolved. */
-  async attach(
-    memory: Omit<AttachedMemory, 'uffd' | 'file'>,
-    descriptors: () => LaneDescriptors,
-    session: Uint8Array,
-    vcpuThreads: readonly number[],
-    trace: TraceIds,
-  ): Promise<void> {
+  /** Gives both lanes the memory; from then on faults are taken, and from `go` on resolved. */
+  async attach({ memory, descriptors, ...rest }: LaneWork): Promise<void> {
     const attached = Promise.all([this.fault.next('attached'), this.bulk.next('attached')]);
     for (const lane of [this.fault, this.bulk])
-      lane.post({ type: 'attach', memory: { ...memory, ...descriptors() }, session, vcpuThreads, trace });
+      lane.post({ type: 'attach', memory: { ...memory, ...descriptors() }, ...rest });
     await attached;
   }
 

@@ -169,14 +169,16 @@ export class MigrationSession extends PhaseMachine {
     this.#session = await this.#source.open(vm.layout, (first, count) => vm.noteZero(first, count));
     if (this.over) return;
     this.#fillingSinceMs = Date.now();
-    await this.#lanes.attach(
-      vm.attachment,
-      () => vm.duplicateDescriptors(),
-      this.#session,
-      vm.vcpuThreads,
-      this.#o.trace,
-    );
+    await this.#lanes.attach({
+      memory: vm.attachment,
+      descriptors: () => vm.duplicateDescriptors(),
+      source: { session: this.#session, bulkPort: 0 },
+      guestRuns: received.offer.dialect === 'firecracker',
+      vcpuThreads: vm.vcpuThreads,
+      trace: this.#o.trace,
+    });
     if (this.over) return;
+    this.#lanes.both({ type: 'go' });
     this.enter('filling');
     if (mode === 'post-copy') this.#vmm.send({ type: 'ready' });
     if (this.#lostEarly) this.#onLost(this.#lostEarly);
@@ -260,7 +262,7 @@ export class MigrationSession extends PhaseMachine {
     if (this.phase === 'interrupted') await this.#lanes.detachSource();
     if (this.phase !== 'interrupted') return true;
     this.#error = undefined;
-    this.#lanes.both({ type: 'reopened', session: this.#session });
+    this.#lanes.both({ type: 'reopened', source: { session: this.#session, bulkPort: 0 } });
     this.enter(this.#prefetchPaused ? 'paused' : 'filling');
     return true;
   }
