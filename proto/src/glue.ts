@@ -1,7 +1,7 @@
 /**
  * The one place where protobuf-es descriptors meet grpc-js: service definitions for a server, typed handlers, typed
  * clients. Knows no service by name and no error type of pagewake's; a server says through `toStatus` what a thrown
- * value means on the wire.
+ * value means on the wire. Messages that have a codec of their own (hot/) go through that.
  */
 import {
   create,
@@ -27,6 +27,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
+import { HOT } from './hot/index.ts';
 
 /** A generated service descriptor: `PageService`, …  Its `method` record has the precise types. */
 export type AnyService = Pick<DescService, 'kind' | 'typeName' | 'methods' | 'file' | 'name'> & {
@@ -53,7 +54,7 @@ type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
     ? /** The stream ends when the promise does; a rejection becomes its status. */
       (call: ServerWritableStream<InputShape<M>, OutputShape<M>>) => void | Promise<void>
     : M['methodKind'] extends 'bidi_streaming'
-      ? (call: ServerDuplexStream<InputShape<M>, OutputShape<M>>) => void | Promise<void>
+      ? (call: ServerDuplexStream<InputShape<M>, OutputShape<M> | Buffer>) => void | Promise<void>
       : never;
 type OutputInit<M extends DescMethod> = MessageInitShape<M['output']>;
 
@@ -74,10 +75,20 @@ export function methodPath(service: AnyService, method: DescMethod): string {
   return `/${service.typeName}/${method.name}`;
 }
 
-function serializer<D extends DescMessage>(schema: D, count?: MessageBytes): (message: MessageShape<D>) => Buffer {
+/** What is serialized already goes out as it is. */
+function serializer<D extends DescMessage>(
+  schema: D,
+  count?: MessageBytes,
+): (message: MessageShape<D> | Buffer) => Buffer {
+  const encode = HOT.get(schema.typeName)?.encode;
   return (message) => {
-    const bytes = toBinary(schema, message);
+    const bytes = Buffer.isBuffer(message)
+      ? message
+      : encode === undefined
+        ? toBinary(schema, message)
+        : encode(message as never);
     count?.(bytes.byteLength);
+    if (Buffer.isBuffer(bytes)) return bytes;
     // A view, not a copy: Buffer.from(bytes) would copy every page a second time.
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   };
@@ -85,9 +96,10 @@ function serializer<D extends DescMessage>(schema: D, count?: MessageBytes): (me
 
 /** `bytes` fields of the result alias the received buffer: copy what outlives the handler and is small. */
 function deserializer<D extends DescMessage>(schema: D, count?: MessageBytes): (bytes: Buffer) => MessageShape<D> {
+  const decode = HOT.get(schema.typeName)?.decode ?? ((bytes: Uint8Array) => fromBinary(schema, bytes));
   return (bytes) => {
     count?.(bytes.byteLength);
-    return fromBinary(schema, bytes);
+    return decode(bytes) as MessageShape<D>;
   };
 }
 
@@ -192,8 +204,8 @@ type ClientMethod<M extends DescMethod> = M['methodKind'] extends 'unary'
   : M['methodKind'] extends 'server_streaming'
     ? (request: MessageInitShape<M['input']>, options?: CallOptions) => ClientReadableStream<OutputShape<M>>
     : M['methodKind'] extends 'bidi_streaming'
-      ? /** `write` wants whole messages (`create(FaultsRequestSchema, …)`). */
-        (options?: CallOptions) => ClientDuplexStream<InputShape<M>, OutputShape<M>>
+      ? /** `write` wants whole messages (`create(FaultsRequestSchema, …)`), or what one is serialized. */
+        (options?: CallOptions) => ClientDuplexStream<InputShape<M> | Buffer, OutputShape<M>>
       : never;
 
 /** A typed client by local method name. Errors are grpc-js `ServiceError`s; `fromServiceError` makes them typed. */

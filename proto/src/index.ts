@@ -3,3 +3,4 @@ export * from './gen/pagewake/v1/migration_service_pb.js';
 export * from './gen/pagewake/v1/page_service_pb.js';
 export * from './gen/pagewake/v1/source_service_pb.js';
 export * from './glue.ts';
+export * from './hot/index.ts';
