@@ -10,6 +10,7 @@
         'src/file_calls.cc',
         'src/ledger.cc',
         'src/ledger_handle.cc',
+        'src/ledger_memory.cc',
         'src/ledger_registry.cc',
         'src/loop_poll.cc',
         'src/mapping.cc',

@@ -1,5 +1,6 @@
-// Work that needs no object: checksum, zero pages of a buffer, clock, niceness, a descriptor's copy.
+// Work that needs no object: checksum, zero pages of a buffer, clock, niceness, a descriptor's copy, a file's lock.
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -13,6 +14,7 @@
 
 #include "addon.h"
 #include "args.h"
+#include "unique_fd.h"
 #include "zero.h"
 
 namespace pagewake {
@@ -82,6 +84,20 @@ Napi::Value duplicate_descriptor(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), copy);
 }
 
+// (path) -> a descriptor that holds the lock, as long as it is open. A child does not inherit it, and a process that is killed
+// gives it back only when its last thread has left the kernel: whoever gets it then has nobody's call under way beside it.
+Napi::Value lock_file(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const std::string path = args.text(0, "path");
+  if (!args) return info.Env().Undefined();
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.open() || ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    throw_native(info.Env(), errno, fd.open() ? "flock" : "open", path);
+    return info.Env().Undefined();
+  }
+  return Napi::Number::New(info.Env(), fd.release());
+}
+
 }  // namespace
 
 void init_bytes(Napi::Env env, Napi::Object exports) {
@@ -89,6 +105,7 @@ void init_bytes(Napi::Env env, Napi::Object exports) {
   exports.Set("zeroRuns", Napi::Function::New(env, zero_runs, "zeroRuns"));
   exports.Set("monotonicMs", Napi::Function::New(env, monotonic_ms, "monotonicMs"));
   exports.Set("duplicateDescriptor", Napi::Function::New(env, duplicate_descriptor, "duplicateDescriptor"));
+  exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
   exports.Set("setThreadNice", Napi::Function::New(env, set_thread_nice, "setThreadNice"));
 }
 

@@ -1,11 +1,11 @@
 #include "ledger.h"
 
 #include <bit>
-#include <new>
+#include <cerrno>
 
 namespace pagewake {
 
-InstallLock::InstallLock() {
+InstallLock::InstallLock(std::atomic<uint32_t>& reading) : reading_(reading) {
   pthread_rwlockattr_t attributes;
   pthread_rwlockattr_init(&attributes);
 #ifdef __GLIBC__
@@ -15,16 +15,54 @@ InstallLock::InstallLock() {
   pthread_rwlockattr_destroy(&attributes);
 }
 
-Ledger::Ledger(uint64_t pageCount, std::unique_ptr<std::atomic<uint64_t>[]> words)
-    : pageCount_(pageCount), words_(std::move(words)), unresolved_(static_cast<int64_t>(pageCount)) {
-  counts_[static_cast<size_t>(PageState::missing)] = static_cast<int64_t>(pageCount);
+Ledger::Ledger(std::unique_ptr<LedgerMemory> memory)
+    : memory_(std::move(memory)),
+      pageCount_(memory_->header().pageCount),
+      words_(memory_->words()),
+      installLock_(memory_->header().reading),
+      unresolved_(static_cast<int64_t>(pageCount_)) {
+  counts_[static_cast<size_t>(PageState::missing)] = static_cast<int64_t>(pageCount_);
 }
 
-std::shared_ptr<Ledger> Ledger::create(uint64_t pageCount) {
-  const size_t words = static_cast<size_t>((pageCount + kPagesPerWord - 1) / kPagesPerWord);
-  std::unique_ptr<std::atomic<uint64_t>[]> memory(new (std::nothrow) std::atomic<uint64_t>[words]());
+std::shared_ptr<Ledger> Ledger::create(uint64_t pageCount, const std::string& path) {
+  auto memory = LedgerMemory::create(pageCount, path);
+  return memory == nullptr ? nullptr : std::shared_ptr<Ledger>(new Ledger(std::move(memory)));
+}
+
+std::shared_ptr<Ledger> Ledger::open(const std::string& path) {
+  auto memory = LedgerMemory::open(path);
   if (memory == nullptr) return nullptr;
-  return std::shared_ptr<Ledger>(new Ledger(pageCount, std::move(memory)));
+  const bool reading = memory->header().reading.exchange(0) != 0;
+  std::shared_ptr<Ledger> ledger(new Ledger(std::move(memory)));
+  ledger->diedReading_ = reading;
+  Deltas deltas{};
+  for (uint64_t page = 0; page < ledger->pageCount_; page++) {
+    const auto state = static_cast<size_t>(ledger->state(page));
+    if (state >= kPageStates) {
+      errno = EINVAL;
+      return nullptr;
+    }
+    deltas[0]--;
+    deltas[state]++;
+  }
+  ledger->account(deltas);
+  return ledger;
+}
+
+uint64_t Ledger::recover(uint64_t first, uint64_t count, Seen seen) {
+  return update(
+      first, count, [](uint64_t) {},
+      [seen](uint8_t nibble) {
+        if (seen == Seen::held) return kPresent;
+        switch (state_of(nibble)) {
+          case PageState::requested:
+            return kMissing;
+          case PageState::present:
+            return seen == Seen::absent ? kRemoved : nibble;
+          default:
+            return nibble;
+        }
+      });
 }
 
 PageState Ledger::fault(uint64_t page) {

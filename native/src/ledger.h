@@ -11,6 +11,9 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
+
+#include "ledger_memory.h"
 
 namespace pagewake {
 
@@ -26,23 +29,34 @@ struct PageRun {
 // is the fault lane and must not starve behind a bulk lane that takes the lock again at once, as std::shared_mutex would let it.
 class InstallLock {
  public:
-  InstallLock();
+  // `reading` is raised while it is held exclusively: whoever finds it so after a crash knows that an event may be lost.
+  explicit InstallLock(std::atomic<uint32_t>& reading);
   ~InstallLock() { pthread_rwlock_destroy(&lock_); }
   InstallLock(const InstallLock&) = delete;
   InstallLock& operator=(const InstallLock&) = delete;
   // 0, or EDEADLK where this thread holds it exclusively already.
   int lock_shared() { return pthread_rwlock_rdlock(&lock_); }
-  int lock_exclusive() { return pthread_rwlock_wrlock(&lock_); }
-  void unlock() { pthread_rwlock_unlock(&lock_); }
+  int lock_exclusive() {
+    const int error = pthread_rwlock_wrlock(&lock_);
+    if (error == 0) reading_.store(1, std::memory_order_release);
+    return error;
+  }
+  void unlock() {
+    if (reading_.load(std::memory_order_relaxed) != 0) reading_.store(0, std::memory_order_release);
+    pthread_rwlock_unlock(&lock_);
+  }
 
  private:
   pthread_rwlock_t lock_;
+  std::atomic<uint32_t>& reading_;
 };
 
 class Ledger {
  public:
-  // Null where there is no memory for it.
-  static std::shared_ptr<Ledger> create(uint64_t pageCount);
+  // All missing; in a file where `path` is not empty. Null with errno set.
+  static std::shared_ptr<Ledger> create(uint64_t pageCount, const std::string& path);
+  // As a process that is gone left it, in its file. Null with errno set.
+  static std::shared_ptr<Ledger> open(const std::string& path);
 
   uint64_t page_count() const { return pageCount_; }
   InstallLock& install_lock() { return installLock_; }
@@ -86,6 +100,18 @@ class Ledger {
   template <class Found>
   void waiters(uint64_t from, Found found) const;
 
+  // What a crash left, put right by what is known of the memory: `held` is there, `absent` is not; `unknown`: nobody can tell, so what was
+  // being fetched is fetched again. Waiters are forgotten: those threads are woken and fault anew. A page that was there once and
+  // is not any more was given back. The same again is the same: a crash in the middle does no harm.
+  enum class Seen : uint8_t { held = 0, absent = 1, unknown = 2 };
+  uint64_t recover(uint64_t first, uint64_t count, Seen seen);
+
+  // See LedgerHeader.
+  uint32_t stage() const { return memory_->header().stage.load(std::memory_order_acquire); }
+  void set_stage(uint32_t stage) { memory_->header().stage.store(stage, std::memory_order_release); }
+  // A ledger that was opened: whoever had it before died while events were being read.
+  bool died_reading() const { return diedReading_; }
+
   // Exact once the threads rest; while they work it may be off by the pages in motion.
   std::array<uint64_t, kPageStates> counts() const;
   // True only when no page is missing or requested. That number only falls, so true stays true.
@@ -96,7 +122,7 @@ class Ledger {
   static constexpr uint8_t kWaiter = 8;
   static constexpr uint8_t kMissing = 0, kRequested = 1, kPresent = 2, kZero = 3, kRemoved = 4;
 
-  Ledger(uint64_t pageCount, std::unique_ptr<std::atomic<uint64_t>[]> words);
+  explicit Ledger(std::unique_ptr<LedgerMemory> memory);
 
   static PageState state_of(uint8_t nibble) { return static_cast<PageState>(nibble & 7); }
   static uint8_t nibble_of(uint64_t word, uint64_t slot) { return static_cast<uint8_t>(word >> (slot * 4) & 15); }
@@ -114,8 +140,10 @@ class Ledger {
   template <class Waiter, class Next>
   uint64_t update(uint64_t first, uint64_t count, Waiter waiter, Next next);
 
+  const std::unique_ptr<LedgerMemory> memory_;
   const uint64_t pageCount_;
-  const std::unique_ptr<std::atomic<uint64_t>[]> words_;
+  std::atomic<uint64_t>* const words_;
+  bool diedReading_ = false;
   InstallLock installLock_;
   alignas(64) std::array<std::atomic<int64_t>, kPageStates> counts_{};
   alignas(64) std::atomic<int64_t> unresolved_;  // missing + requested

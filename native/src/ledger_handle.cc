@@ -34,7 +34,7 @@ Napi::Function LedgerHandle::define(Napi::Env env) {
   using L = LedgerHandle;
   return DefineClass(
       env, "PageLedger",
-      {StaticMethod("create", &L::create), InstanceMethod("id", &L::id), InstanceMethod("pageCount", &L::page_count),
+      {StaticMethod("create", &L::create), StaticMethod("open", &L::open), InstanceMethod("id", &L::id), InstanceMethod("pageCount", &L::page_count),
        InstanceMethod("setZero", &L::set_zero), InstanceMethod("fault", &L::fault), InstanceMethod("claimRun", &L::claim_run),
        InstanceMethod("installed", &L::installed), InstanceMethod("resolved", &L::resolved), InstanceMethod("release", &L::release),
        InstanceMethod("remove", &L::remove), InstanceMethod("firstNotRequested", &L::first_not_requested),
@@ -42,7 +42,8 @@ Napi::Function LedgerHandle::define(Napi::Env env) {
        InstanceMethod("waiters", &L::waiters), InstanceMethod("nextMissing", &L::next_missing),
        InstanceMethod("lockShared", &L::lock_shared), InstanceMethod("unlockShared", &L::unlock_shared),
        InstanceMethod("lockExclusive", &L::lock_exclusive), InstanceMethod("unlockExclusive", &L::unlock_exclusive),
-       InstanceMethod("close", &L::close)});
+       InstanceMethod("recover", &L::recover), InstanceMethod("stage", &L::stage), InstanceMethod("setStage", &L::set_stage),
+       InstanceMethod("diedReading", &L::died_reading), InstanceMethod("close", &L::close)});
 }
 
 // (ledger): a handle of a ledger that exists: an External of create(), or the number of one.
@@ -63,19 +64,38 @@ LedgerHandle::LedgerHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Le
   }
 }
 
-// (pageCount) -> External, for the constructor: create and hold without a moment in which nobody holds it
+// An External for the constructor: create and hold without a moment in which nobody holds it.
+Napi::Value LedgerHandle::handed_over(Napi::Env env, std::shared_ptr<Ledger> ledger) {
+  return Napi::External<std::shared_ptr<Ledger>>::New(env, new std::shared_ptr<Ledger>(std::move(ledger)),
+                                                      [](Napi::Env, std::shared_ptr<Ledger>* held) { delete held; });
+}
+
+// (pageCount, path or "") -> External
 Napi::Value LedgerHandle::create(const Napi::CallbackInfo& info) {
   Args args(info);
   const uint64_t pageCount = args.whole(0, "pageCount", kMaxPages);
   args.require(pageCount > 0, "pageCount must be at least 1");
+  const std::string path = args.text(1, "path");
   if (!args) return info.Env().Undefined();
-  std::shared_ptr<Ledger> ledger = Ledger::create(pageCount);
+  std::shared_ptr<Ledger> ledger = Ledger::create(pageCount, path);
   if (ledger == nullptr) {
-    throw_native(info.Env(), ENOMEM, "PageLedger", std::to_string(pageCount / 2) + " bytes");
+    throw_native(info.Env(), errno, "PageLedger", std::to_string(pageCount / 2) + " bytes" + (path.empty() ? "" : " in " + path));
     return info.Env().Undefined();
   }
-  return Napi::External<std::shared_ptr<Ledger>>::New(info.Env(), new std::shared_ptr<Ledger>(std::move(ledger)),
-                                                      [](Napi::Env, std::shared_ptr<Ledger>* held) { delete held; });
+  return handed_over(info.Env(), std::move(ledger));
+}
+
+// (path) -> External
+Napi::Value LedgerHandle::open(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const std::string path = args.text(0, "path");
+  if (!args) return info.Env().Undefined();
+  std::shared_ptr<Ledger> ledger = Ledger::open(path);
+  if (ledger == nullptr) {
+    throw_native(info.Env(), errno, "PageLedger", path + (errno == EINVAL ? " is no ledger of this build, or not all of one" : ""));
+    return info.Env().Undefined();
+  }
+  return handed_over(info.Env(), std::move(ledger));
 }
 
 Ledger* LedgerHandle::require_open(const Napi::CallbackInfo& info) {
@@ -166,6 +186,37 @@ Napi::Value LedgerHandle::first_not_requested(const Napi::CallbackInfo& info) {
   if (!args) return info.Env().Undefined();
   const uint64_t page = ledger->first_not_requested(run.first, run.count);
   return Napi::Number::New(info.Env(), page == run.first + run.count ? -1.0 : static_cast<double>(page));
+}
+
+// (first, count, seen: a number of Ledger::Seen) -> how many changed
+Napi::Value LedgerHandle::recover(const Napi::CallbackInfo& info) {
+  Ledger* ledger = require_open(info);
+  if (ledger == nullptr) return info.Env().Undefined();
+  Args args(info);
+  const PageRun run = run_arguments(args, 0, *ledger);
+  const auto seen = static_cast<Ledger::Seen>(args.whole(2, "seen", static_cast<uint64_t>(Ledger::Seen::unknown)));
+  if (!args) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), static_cast<double>(ledger->recover(run.first, run.count, seen)));
+}
+
+Napi::Value LedgerHandle::stage(const Napi::CallbackInfo& info) {
+  Ledger* ledger = require_open(info);
+  if (ledger == nullptr) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), ledger->stage());
+}
+
+void LedgerHandle::set_stage(const Napi::CallbackInfo& info) {
+  Ledger* ledger = require_open(info);
+  if (ledger == nullptr) return;
+  Args args(info);
+  const uint64_t stage = args.whole(0, "stage", UINT32_MAX);
+  if (args) ledger->set_stage(static_cast<uint32_t>(stage));
+}
+
+Napi::Value LedgerHandle::died_reading(const Napi::CallbackInfo& info) {
+  Ledger* ledger = require_open(info);
+  if (ledger == nullptr) return info.Env().Undefined();
+  return Napi::Boolean::New(info.Env(), ledger->died_reading());
 }
 
 Napi::Value LedgerHandle::state(const Napi::CallbackInfo& info) {

@@ -17,6 +17,8 @@ class LedgerHandle : public Napi::ObjectWrap<LedgerHandle> {
 
  private:
   static Napi::Value create(const Napi::CallbackInfo& info);
+  static Napi::Value open(const Napi::CallbackInfo& info);
+  static Napi::Value handed_over(Napi::Env env, std::shared_ptr<Ledger> ledger);
 
   Napi::Value id(const Napi::CallbackInfo& info);
   Napi::Value page_count(const Napi::CallbackInfo& info);
@@ -33,6 +35,10 @@ class LedgerHandle : public Napi::ObjectWrap<LedgerHandle> {
   Napi::Value is_whole(const Napi::CallbackInfo& info);
   Napi::Value waiters(const Napi::CallbackInfo& info);
   Napi::Value next_missing(const Napi::CallbackInfo& info);
+  Napi::Value recover(const Napi::CallbackInfo& info);
+  Napi::Value stage(const Napi::CallbackInfo& info);
+  void set_stage(const Napi::CallbackInfo& info);
+  Napi::Value died_reading(const Napi::CallbackInfo& info);
   void lock_shared(const Napi::CallbackInfo& info);
   void unlock_shared(const Napi::CallbackInfo& info);
   void lock_exclusive(const Napi::CallbackInfo& info);

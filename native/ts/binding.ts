@@ -97,6 +97,10 @@ export interface NativeLedger {
   unlockShared(): void;
   lockExclusive(): void;
   unlockExclusive(): void;
+  recover(first: number, count: number, seen: number): number;
+  stage(): number;
+  setStage(stage: number): void;
+  diedReading(): boolean;
   close(): void;
 }
 
@@ -120,13 +124,16 @@ export interface NativeBinding {
   };
   readonly PageLedger: {
     new (idOrCreated: unknown): NativeLedger;
-    create(pageCount: number): unknown;
+    /** An empty path: no file. */
+    create(pageCount: number, path: string): unknown;
+    open(path: string): unknown;
   };
   checksum(bytes: Uint8Array, offset: number, length: number, seedHigh: number, seedLow: number): number;
   zeroRuns(bytes: Uint8Array, offset: number, length: number, pageSizeBytes: number): Uint32Array;
   monotonicMs(): number;
   setThreadNice(nice: number): void;
   duplicateDescriptor(fd: number): OwnedFd;
+  lockFile(path: string): OwnedFd;
   probe(): Capability[];
 }
 

@@ -24,3 +24,11 @@ export function setThreadNice(nice: number): void {
 export function duplicateDescriptor(fd: number): number {
   return binding.duplicateDescriptor(fd);
 }
+
+/**
+ * Takes the lock on a file, which is made if it is missing. Held until the descriptor is closed, at the latest when the last thread of this process has
+ * left the kernel. EAGAIN: another process has it.
+ */
+export function lockFile(path: string): number {
+  return binding.lockFile(path);
+}

@@ -6,6 +6,9 @@ import { PAGE } from './types.ts';
 /** By the state in which the fault found the page. */
 const CLAIMS: readonly FaultClaim[] = ['claimed', 'waiting', 'present', 'zero', 'removed'];
 
+/** What is known of a page's place in the memory after a crash. */
+const SEEN = { held: 0, absent: 1, unknown: 2 } as const;
+
 /** `claimRun` packs first * 2^20 + count. */
 const RUN_COUNT_RANGE = 2 ** 20;
 
@@ -37,9 +40,21 @@ export class PageLedger {
     this.pageCount = native.pageCount();
   }
 
-  /** All pages missing. Half a byte a page. */
-  static create(pageCount: number): PageLedger {
-    return new PageLedger(new binding.PageLedger(binding.PageLedger.create(pageCount)));
+  /**
+   * All pages missing. Half a byte a page.
+   *
+   * @param path keeps the states in this file, made anew, so that they outlive the process; on tmpfs, as each change is a store into it
+   */
+  static create(pageCount: number, path?: string): PageLedger {
+    return new PageLedger(new binding.PageLedger(binding.PageLedger.create(pageCount, path ?? '')));
+  }
+
+  /**
+   * What a process that is gone left in its file. Every page then needs `recover`: the last thing it did it may not have noted.
+   * ENOENT: there is none. EINVAL: that is no ledger, not all of one, or one of another build.
+   */
+  static open(path: string): PageLedger {
+    return new PageLedger(new binding.PageLedger(binding.PageLedger.open(path)));
   }
 
   /** The same ledger on this thread. ENOENT: its last handle is closed, which frees it. */
@@ -136,6 +151,29 @@ export class PageLedger {
   /** The first missing page at or after `from` and before `end`, or -1. */
   nextMissing(from: number, end: number): number {
     return this.#native.nextMissing(from, end);
+  }
+
+  /**
+   * Puts right what a crash left, by what is known of the memory. `held`: the memory has the page, so it is present, whatever was noted.
+   * `absent`: it has not: what was present was given back since, what was requested is missing. `unknown`: as noted, but for what was requested. Waiters
+   * are forgotten: whoever recovers wakes them all. No other thread may have the ledger yet. Returns how many pages changed.
+   */
+  recover(first: number, count: number, seen: keyof typeof SEEN): number {
+    return this.#native.recover(first, count, SEEN[seen]);
+  }
+
+  /** How far the migration is, as its owner numbers it: 0 at first. One store, and in the file as soon as it is made. */
+  get stage(): number {
+    return this.#native.stage();
+  }
+
+  set stage(stage: number) {
+    this.#native.setStage(stage);
+  }
+
+  /** Opened, and whoever had it before died between reading an event and noting what it says: a removal may be unknown to it. */
+  get diedReading(): boolean {
+    return this.#native.diedReading();
   }
 
   /**
