@@ -6,5 +6,6 @@ export * from './errors.ts';
 export * from './lifecycle.ts';
 export * from './log.ts';
 export * from './server.ts';
+export * from './state-folder.ts';
 export * from './telemetry.ts';
 export * from './tls.ts';
