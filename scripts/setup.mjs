@@ -1,5 +1,6 @@
 /**
- * Makes a fresh checkout ready: Debian packages, npm packages, the native addon, the test VMM. Runs under the Node of the machine (20 or
+ * Makes a fresh checkout ready: Debian packages, npm packages, the native addon, the test VMM, QEMU's
+ * preload library. Runs under the Node of the machine (20 or
  * later) and needs no package itself. Does nothing, quickly, where there is nothing to do.
  */
 import { spawnSync } from 'node:child_process';
@@ -101,6 +102,7 @@ export function setUp({ tests = false } = {}) {
   npmPackages();
   build('native/scripts/build.mjs');
   build('testvmm/scripts/build.mjs');
+  build('shim/scripts/build.mjs');
   if (tests) qemu();
 }
 

@@ -9,7 +9,7 @@ import { check } from './check.ts';
 /** Beside the code, and the slow ones last. */
 const PATTERNS = [
   '{proto,core,agent-kit,source-agent,dest-agent,orchestrator}/src/**/*.test.ts',
-  '{native,testvmm,deploy,scripts,bench}/test/**/*.test.ts',
+  '{native,testvmm,shim,deploy,scripts,bench}/test/**/*.test.ts',
   'e2e/test/**/*.test.ts',
 ];
 /** Two files at once: as many as the smallest machine has cores. Tests with guests of many vCPUs gain nothing from more. */

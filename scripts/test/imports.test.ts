@@ -65,6 +65,10 @@ const FORBIDDEN: readonly [file: string, imported: string][] = [
   ['e2e/lib/x.ts', '@pagewake/native'],
   ['e2e/lib/x.ts', '../../source-agent/src/main.ts'],
   ['bench/lib/x.ts', '../../native/ts/index.ts'],
+  ['bench/lib/x.ts', '../../shim/test/x.ts'],
+  ['shim/test/x.ts', '@pagewake/core'],
+  ['shim/test/x.ts', '@pagewake/dest-agent/main'],
+  ['shim/test/x.ts', '../../native/test/support.ts'],
 ];
 
 const ALLOWED: readonly [file: string, imported: string][] = [
@@ -79,6 +83,7 @@ const ALLOWED: readonly [file: string, imported: string][] = [
   ['dest-agent/test/x.ts', '../src/main.ts'],
   ['native/test/x.ts', '../ts/index.ts'],
   ['bench/lib/x.ts', '../../e2e/lib/processes.ts'],
+  ['shim/test/x.ts', '@pagewake/native'],
   ['dest-agent/src/adapters/x.ts', '@pagewake/native'],
   ['source-agent/src/adapters/x.ts', '@pagewake/proto'],
   ['dest-agent/src/lanes/x.ts', '@pagewake/core'],
