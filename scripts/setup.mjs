@@ -1,7 +1,6 @@
 /**
- * Makes a fresh checkout ready: Debian packages, npm packages, the native addon, the test VMM, QEMU's
- * preload library. Runs under the Node of the machine (20 or
- * later) and needs no package itself. Does nothing, quickly, where there is nothing to do.
+ * Makes a fresh checkout ready: Debian packages, npm packages, the native addon, the test VMM, the preload library. Runs under the Node of the
+ * machine (20 or later) and needs no package itself. Does nothing, quickly, where there is nothing to do.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
