@@ -11,28 +11,78 @@
 #include "failure.h"
 
 namespace testvmm {
+namespace {
+constexpr int kComeBackMs = 50;
+}
 
-AgentChannel::AgentChannel(const std::string &path, const Layout &layout, Hooks hooks)
-    : layout_(layout), hooks_(std::move(hooks)), socket_(connectUnix(path, "agent's")) {}
+AgentChannel::AgentChannel(const std::string &path, const Layout &layout, bool keep, Hooks hooks)
+    : path_(path), layout_(layout), keep_(keep), hooks_(std::move(hooks)), socket_(connectUnix(path, "agent's")) {}
 
-void AgentChannel::handshake(const std::string &json, const std::vector<int> &fds) {
+void AgentChannel::handshake(Handshake text, const std::vector<int> &fds) {
+  text_ = std::move(text);
+  fds_ = fds;
+  sendHandshake(false);
+  std::thread([this] { run(); }).detach(); // the channel lives as long as the program
+}
+
+void AgentChannel::sendHandshake(bool live) {
+  const std::string json = text_(live);
   iovec part{const_cast<char *>(json.data()), json.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(8 * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+  message.msg_controllen = CMSG_SPACE(fds_.size() * sizeof(int));
   cmsghdr *const head = CMSG_FIRSTHDR(&message);
   head->cmsg_level = SOL_SOCKET;
   head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
-  memcpy(CMSG_DATA(head), fds.data(), fds.size() * sizeof(int));
+  head->cmsg_len = CMSG_LEN(fds_.size() * sizeof(int));
+  memcpy(CMSG_DATA(head), fds_.data(), fds_.size() * sizeof(int));
   const ssize_t sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
   if (sent < 0) failErrno("handing memory to the agent");
   if (sent != static_cast<ssize_t>(json.size()))
     fail("handing memory to the agent: %zd of %zu bytes taken", sent, json.size());
-  std::thread([this] { readMessages(); }).detach(); // the channel lives as long as the program
+}
+
+void AgentChannel::run() {
+  for (;;) {
+    readMessages();
+    std::unique_lock lock(mutex_);
+    // Before `done` nothing is lost: our userfaultfd keeps the ranges trapped, whoever touches a missing page waits.
+    events::print(JsonObject().add("event", "agent_closed").add("done", done_).add("at_ns", monotonicNs()));
+    if (done_ || !keep_) {
+      closed_ = true;
+      changed_.notify_all();
+      return;
+    }
+    lock.unlock();
+    comeBack();
+  }
+}
+
+/** Hands the same memory to the agent that comes next, and asks again for what the last one did not answer. */
+void AgentChannel::comeBack() {
+  for (bool back = false; !back;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kComeBackMs));
+    try {
+      Fd next = connectUnix(path_, "agent's");
+      std::unique_lock lock(mutex_);
+      const bool live = ready_;
+      lock.unlock();
+      const std::lock_guard sending(sendMutex_);
+      socket_ = std::move(next);
+      sendHandshake(live);
+      back = true;
+    } catch (const Failure &) {
+      continue; // not there yet, or gone again
+    }
+  }
+  events::print(JsonObject().add("event", "handed_over").add("again", true).add("at_ns", monotonicNs()));
+  std::unique_lock lock(mutex_);
+  const auto unanswered = outstanding_;
+  lock.unlock();
+  for (const auto &[id, fault] : unanswered) ask(id, fault);
 }
 
 void AgentChannel::readMessages() {
@@ -46,11 +96,6 @@ void AgentChannel::readMessages() {
     for (size_t end; (end = buffer.find('\n')) != std::string::npos; buffer.erase(0, end + 1))
       onMessage(buffer.substr(0, end));
   }
-  const std::unique_lock lock(mutex_);
-  closed_ = true;
-  changed_.notify_all();
-  // Before `done` nothing is lost: our userfaultfd keeps the ranges trapped, whoever touches a missing page waits.
-  events::print(JsonObject().add("event", "agent_closed").add("done", done_).add("at_ns", monotonicNs()));
 }
 
 void AgentChannel::onMessage(const std::string &line) {
@@ -65,7 +110,7 @@ void AgentChannel::onMessage(const std::string &line) {
   if (type == "failed")
     events::failNow(exit_code::memoryGone, message["reason"],
                     "the agent cannot finish the migration: " + message["message"]);
-  if (type != "ready" && type != "done" && type != "resolved") {
+  if (type != "held" && type != "ready" && type != "done" && type != "resolved") {
     events::print(JsonObject().add("event", "bad_message").add("message", "unknown type \"" + type + "\""));
     return;
   }
@@ -100,12 +145,7 @@ void AgentChannel::sendLine(const std::string &line) {
   }
 }
 
-Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<bool> &stopWaiting) {
-  std::unique_lock lock(mutex_);
-  if (done_) return Stage2Outcome::resolved;
-  const uint64_t id = nextId_++;
-  outstanding_.insert(id);
-  lock.unlock();
+void AgentChannel::ask(uint64_t id, const Stage2Fault &fault) {
   sendLine(JsonObject()
                .add("type", "stage2_fault")
                .add("id", id)
@@ -113,6 +153,15 @@ Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<
                .add("offset", layout_.offset(fault.region, fault.page))
                .add("flags", fault.write ? 1 : 0)
                .str());
+}
+
+Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<bool> &stopWaiting) {
+  std::unique_lock lock(mutex_);
+  if (done_) return Stage2Outcome::resolved;
+  const uint64_t id = nextId_++;
+  outstanding_.emplace(id, fault);
+  lock.unlock();
+  ask(id, fault);
   lock.lock();
   // A pause leaves the request behind: after resuming the guest faults again and asks under a new id.
   while (outstanding_.contains(id) && !stopWaiting) changed_.wait_for(lock, std::chrono::milliseconds(20));

@@ -39,11 +39,11 @@ Destination::Destination(const Options &options, const SavedState &state, const 
                                                 .threadId = !firecracker});
   machine_->setTrapped(true);
   AgentChannel::Hooks hooks{[this] { onDone(); }, [this](const Stage2Fault &fault) { makeAccessible(fault); }};
-  channel_ = std::make_unique<AgentChannel>(agentPath, machine_->layout(), std::move(hooks));
+  channel_ = std::make_unique<AgentChannel>(agentPath, machine_->layout(), options.keepHandover, std::move(hooks));
   if (options.stage2Exit) machine_->setStage2Resolver(channel_.get());
 }
 
-std::string Destination::handshakeJson() const {
+std::string Destination::handshakeJson(bool live) const {
   const GuestMemory &memory = machine_->memory();
   const bool firecracker = options_.handshake == Handshake::firecracker;
   JsonArray regions, fds, registered, vcpus;
@@ -66,7 +66,9 @@ std::string Destination::handshakeJson() const {
       .add("vm", machine_->config().name)
       .raw("regions", regions.str())
       .raw("fds", fds.str());
-  return out.raw("registered", registered.str()).raw("vcpus", vcpus.str()).str() + "\n";
+  out.raw("registered", registered.str()).raw("vcpus", vcpus.str());
+  if (live) out.add("content", "live");
+  return out.str() + "\n";
 }
 
 long long Destination::handOverAndRun() {
@@ -74,7 +76,7 @@ long long Destination::handOverAndRun() {
   const bool firecracker = options_.handshake == Handshake::firecracker;
   if (uffd_) fds.push_back(uffd_.get());
   if (machine_->memory().file() >= 0 && !firecracker) fds.push_back(machine_->memory().file());
-  channel_->handshake(handshakeJson(), fds);
+  channel_->handshake([this](bool live) { return handshakeJson(live); }, fds);
   events::print(JsonObject().add("event", "handed_over").add("at_ns", monotonicNs()));
   if (!firecracker) channel_->waitReady(options_.readyTimeoutMs);
   const long long resumedNs = machine_->resume();

@@ -22,7 +22,7 @@ public:
 
 private:
   static VmConfig configFor(const Options &options, const SavedState &state);
-  std::string handshakeJson() const;
+  std::string handshakeJson(bool live) const;
   void onDone();
   void makeAccessible(const Stage2Fault &fault) const;
 

@@ -119,6 +119,11 @@ const std::vector<Option> &table() {
          o.handshake = oneOf<Handshake>("--handshake", v,
                                         {{"pagewake", Handshake::pagewake}, {"firecracker", Handshake::firecracker}});
        }},
+      {"--handover", "HOW", forDestination,
+       "once (default); keep: if the agent goes away, hand the same memory to the one that comes next",
+       [](Options &o, auto &v) {
+         o.keepHandover = oneOf<bool>("--handover", v, {{"once", false}, {"keep", true}});
+       }},
       {"--stage2", "HOW", forDestination,
        "trap (default): stage-2 faults reach the userfaultfd; exit: KVM exits, asked for on the channel",
        [](Options &o, auto &v) { o.stage2Exit = oneOf<bool>("--stage2", v, {{"trap", false}, {"exit", true}}); }},
@@ -185,6 +190,8 @@ void requireCombination(const Options &o) {
     usage("--handshake firecracker registers MISSING only: leave --register out");
   if (o.handshake == Handshake::firecracker && o.stage2Exit)
     usage("--handshake firecracker has no messages: --stage2 exit cannot work");
+  if (o.handshake == Handshake::firecracker && o.keepHandover)
+    usage("--handshake firecracker hands over once: --handover keep cannot work");
   if (o.stage2Exit && o.noKvm) usage("--stage2 exit: plain threads have no stage-2 faults");
   if (o.registerMinor && o.memory == MemoryKind::anon)
     usage("--register missing,minor: anonymous memory has no minor faults");

@@ -24,6 +24,8 @@ struct Options {
   // Destination.
   bool registerMinor = false;
   Handshake handshake = Handshake::pagewake;
+  /** Comes back with the same memory if the agent goes away. */
+  bool keepHandover = false;
   bool stage2Exit = false;
   uint64_t balloonPages = 0;
   uint64_t readyTimeoutMs = 120'000;
