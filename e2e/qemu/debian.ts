@@ -30,7 +30,7 @@ Suites: ${SUITE_THAT_NEEDS_BACKPORTS}-backports
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 `;
-/** What the guest's devices need and the cloud kernel has as modules, in the order in which they load. */
+/** What the guest's devices need and the cloud kernel has as modules. */
 const MODULES = [
   ...['virtio', 'virtio_ring', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_blk'],
   ...['failover', 'net_failover', 'virtio_net', 'virtio_balloon'],
@@ -133,11 +133,11 @@ export function unpackKernel(to: string): void {
     mkdirSync(join(made, 'modules'));
     copyFileSync(join(unpacked, kernel), join(made, 'vmlinuz'));
     writeFileSync(join(made, 'package'), `${basename(deb)}\n`);
-    for (const [index, name] of MODULES.entries()) {
+    for (const name of MODULES) {
       const file = find(new RegExp(`/${name}\\.ko(\\.xz|\\.zst)?$`));
       // Built in, with some kernels.
       if (file === undefined) continue;
-      const target = join(made, 'modules', `${String(index).padStart(2, '0')}-${name}.ko`);
+      const target = join(made, 'modules', `${name}.ko`);
       copyFileSync(join(unpacked, file), target + (/\.(xz|zst)$/.exec(file)?.[0] ?? ''));
       if (file.endsWith('.xz')) run('xz', ['-d', `${target}.xz`]);
       if (file.endsWith('.zst')) run('zstd', ['-q', '-d', '--rm', `${target}.zst`]);

@@ -16,7 +16,6 @@ export interface QemuParts {
   readonly qemu: string;
   readonly version: string;
   readonly kernel: string;
-  /** Files of kernel modules, in the order in which they load. */
   readonly modules: readonly string[];
 }
 
