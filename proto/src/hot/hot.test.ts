@@ -26,7 +26,7 @@ const given = <T extends object>(fields: { [K in keyof T]: fc.Arbitrary<T[K]> })
   fc.record(fields, { requiredKeys: [] }) as fc.Arbitrary<Partial<T>>;
 
 const trace = given({ traceId: bytes, spanId: bytes, flags: u32 });
-const fault = given({ faultId: u32, region: u32, page: u32, trace: maybe(trace) });
+const fault = given({ faultId: u32, region: u32, page: u32, pageCount: u32, trace: maybe(trace) });
 const frame = given({
   region: u32,
   firstPage: u32,
@@ -131,7 +131,7 @@ for (const [schema, content, decode] of MESSAGES) {
 const asked = fc.record({ traceId: bytes, spanId: bytes, flags: u32 });
 
 test('FaultsRequest: what is written by hand is what protobuf-es writes', () => {
-  const faults = fc.array(fc.record({ faultId: u32, region: u32, page: u32, trace: asked }));
+  const faults = fc.array(fc.record({ faultId: u32, region: u32, page: u32, pageCount: u32, trace: asked }));
   fc.assert(
     fc.property(bytes, faults, (session, list) => {
       const message = { session, faults: list };

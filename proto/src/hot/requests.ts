@@ -14,6 +14,7 @@ const FAULT_ID = 0x08;
 const FAULT_REGION = 0x10;
 const FAULT_PAGE = 0x18;
 const FAULT_TRACE = 0x22;
+const FAULT_PAGE_COUNT = 0x28;
 
 const RANGE_ID = 0x10;
 const RANGE = 0x1a;
@@ -48,6 +49,7 @@ export function encodeFaultsRequest({ session, faults }: PlainFaults): Buffer {
     const fault = faults[i];
     if (fault === undefined) continue;
     const end = out.at;
+    out.uint32(FAULT_PAGE_COUNT, fault.pageCount);
     putTrace(out, FAULT_TRACE, fault.trace);
     out.uint32(FAULT_PAGE, fault.page);
     out.uint32(FAULT_REGION, fault.region);
@@ -112,13 +114,14 @@ export function decodeBulkRequest(bytes: Uint8Array): BulkRequest {
 }
 
 function readFault(reader: WireReader): PageFault {
-  const fault: PageFault = { $typeName: 'pagewake.v1.PageFault', faultId: 0, region: 0, page: 0 };
+  const fault: PageFault = { $typeName: 'pagewake.v1.PageFault', faultId: 0, region: 0, page: 0, pageCount: 0 };
   const outer = reader.enter();
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === FAULT_ID) fault.faultId = reader.uint32();
     else if (tag === FAULT_REGION) fault.region = reader.uint32();
     else if (tag === FAULT_PAGE) fault.page = reader.uint32();
     else if (tag === FAULT_TRACE) fault.trace = readTrace(reader, fault.trace);
+    else if (tag === FAULT_PAGE_COUNT) fault.pageCount = reader.uint32();
     else reader.skip(tag);
   }
   reader.leave(outer);
