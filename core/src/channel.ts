@@ -20,12 +20,20 @@ export type VmmMessage = z.output<typeof vmmMessage>;
 export type Stage2Fault = Extract<VmmMessage, { type: 'stage2_fault' }>;
 
 export type AgentMessage =
+  /** The memory is taken and its source is opened, but the source's VM still runs: faults wait. */
+  | { readonly type: 'held' }
   | { readonly type: 'ready' }
   | { readonly type: 'resolved'; readonly id: number; readonly offset: number; readonly len: number }
   /** The answer to the VMM's own: from here on the range reads as zeros, whatever was on its way. */
   | { readonly type: 'removed'; readonly offset: number; readonly len: number }
   | { readonly type: 'done' }
-  | { readonly type: 'failed'; readonly reason: string; readonly message: string };
+  | {
+      readonly type: 'failed';
+      readonly reason: string;
+      readonly message: string;
+      /** Nothing was delivered and no guest ran: the same memory may be handed over to another migration. */
+      readonly again?: true;
+    };
 
 /** @throws HandshakeError that says what is wrong with the line */
 export function parseVmmMessage(line: string): VmmMessage {

@@ -10,9 +10,13 @@ const ALLOWED: ReadonlySet<string> = new Set([
   'awaiting-vmm>opening',
   'awaiting-vmm>failed',
   'awaiting-vmm>cancelled',
+  'opening>held',
   'opening>filling',
   'opening>failed',
   'opening>cancelled',
+  'held>filling',
+  'held>failed',
+  'held>cancelled',
   'filling>paused',
   'filling>interrupted',
   'filling>finishing',
@@ -32,8 +36,8 @@ const ALLOWED: ReadonlySet<string> = new Set([
   'finishing>failed',
 ]);
 
-test('there are ten phases', () => {
-  assert.equal(PHASES.length, 10);
+test('there are eleven phases', () => {
+  assert.equal(PHASES.length, 11);
 });
 
 for (const from of PHASES)

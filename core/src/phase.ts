@@ -3,6 +3,7 @@ export type Phase =
   | 'preparing'
   | 'awaiting-vmm'
   | 'opening'
+  | 'held'
   | 'filling'
   | 'paused'
   | 'interrupted'
@@ -14,7 +15,8 @@ export type Phase =
 const NEXT: Readonly<Record<Phase, readonly Phase[]>> = {
   preparing: ['awaiting-vmm', 'failed', 'cancelled'],
   'awaiting-vmm': ['opening', 'failed', 'cancelled'],
-  opening: ['filling', 'failed', 'cancelled'],
+  opening: ['held', 'filling', 'failed', 'cancelled'],
+  held: ['filling', 'failed', 'cancelled'],
   filling: ['paused', 'interrupted', 'finishing', 'failed', 'cancelled'],
   paused: ['filling', 'interrupted', 'finishing', 'failed', 'cancelled'],
   interrupted: ['filling', 'paused', 'finishing', 'failed', 'cancelled'],

@@ -9,6 +9,7 @@ const PHASE: Readonly<Record<Phase, MigrationPhase>> = {
   preparing: MigrationPhase.PREPARING,
   'awaiting-vmm': MigrationPhase.AWAITING_VMM,
   opening: MigrationPhase.OPENING,
+  held: MigrationPhase.HELD,
   filling: MigrationPhase.FILLING,
   paused: MigrationPhase.PAUSED,
   interrupted: MigrationPhase.INTERRUPTED,

@@ -26,7 +26,12 @@ async function connect(t: TestContext, script: Partial<SourceScript>): Promise<O
   const session = new SourceSession(source.address, {}, identity);
   t.after(() => session.close());
   const zeros: [number, number][] = [];
-  return { source, session, zeros, open: () => session.open(layout, (first, count) => zeros.push([first, count])) };
+  const open = async (): Promise<Uint8Array> => {
+    const opening = await session.open(layout, (first, count) => zeros.push([first, count]), true);
+    await opening.final;
+    return opening.session;
+  };
+  return { source, session, zeros, open };
 }
 
 /** What a source says at Open, and the reason that it gets for it. */

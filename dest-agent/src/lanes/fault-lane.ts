@@ -93,6 +93,9 @@ export class FaultLane {
 
   /** From now on faults are taken; threads may have touched memory since the VMM registered it. */
   start(): void {
+    // Whoever waits for an event that another reader took (an earlier migration, an agent that died) faults once more, and for us.
+    for (const region of this.#o.memory.layout.regions)
+      this.#o.memory.wake({ region, firstPage: 0, pageCount: region.pageCount });
     this.#intake?.start();
   }
 

@@ -27,9 +27,9 @@ const offer = (change: Record<string, unknown> = {}): string =>
   });
 
 /** As the session does it with what came over the socket: copies of the descriptors, which it owns. */
-function admit(text: string, fds: readonly number[], wanted?: 'post-copy' | 'eager'): AdmittedVm {
+function admit(text: string, fds: readonly number[], wantedMode?: 'post-copy' | 'eager'): AdmittedVm {
   const received = { offer: parseHandshake(text, fds.length), descriptors: fds.map(duplicateDescriptor), pid: 0 };
-  return new AdmittedVm(received, 'demo', wanted);
+  return new AdmittedVm(received, { vmId: 'demo', wantedMode });
 }
 
 type Peer = (t: TestContext, vmm: Toucher) => Promise<{ readonly text: string; readonly fds: readonly number[] }>;

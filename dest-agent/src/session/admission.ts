@@ -12,6 +12,12 @@ import type { ReceivedOffer } from './vmm-link.ts';
 
 export type Choice = Extract<TierChoice, { kind: 'chosen' }>;
 
+/** What a migration expects of the VMM that comes. */
+export interface Wanted {
+  readonly vmId: string;
+  readonly wantedMode: Mode | undefined;
+}
+
 /** One VM's memory and its ledger, from the handshake to the end of the migration. */
 export class AdmittedVm {
   readonly received: ReceivedOffer;
@@ -25,11 +31,11 @@ export class AdmittedVm {
    * Owns the descriptors of the offer from here on, also where it throws.
    * @throws PagewakeError BAD_HANDSHAKE, NOT_TRAPPABLE, MISSING_CAPABILITY
    */
-  constructor(received: ReceivedOffer, vmId: string, wanted: Mode | undefined) {
+  constructor(received: ReceivedOffer, { vmId, wantedMode }: Wanted) {
     this.received = received;
     this.#memory = new OfferedMemory(received.offer, received.descriptors);
     try {
-      this.choice = choose(received, vmId, wanted);
+      this.choice = choose(received, vmId, wantedMode);
     } catch (error) {
       this.#memory.close();
       throw error;

@@ -31,7 +31,7 @@ export interface LaneWork {
   readonly guestRuns: boolean;
   readonly vcpuThreads: readonly number[];
   readonly trace: TraceIds;
-  descriptors(): LaneDescriptors;
+  readonly descriptors: () => LaneDescriptors;
 }
 
 export class Lanes {

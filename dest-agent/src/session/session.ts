@@ -3,44 +3,38 @@
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
-import type { HandshakeError, VmmMessage } from '@pagewake/core';
-import { isRecoverable } from '../adapters/page-source.ts';
 import { SourceSession } from '../adapters/source-session.ts';
 import { linkOptions } from '../adapters/link-options.ts';
 import { ErrorReason, PagewakeError, reasonName } from '../kit.ts';
 import { BULK_COUNTERS, FAULT_COUNTERS } from '../lanes/counters.ts';
-import type { FromLane, LaneError } from '../lanes/messages.ts';
-import { AdmittedVm } from './admission.ts';
+import type { FromLane, LaneError, SourceOpened } from '../lanes/messages.ts';
 import { Alarms } from './alarms.ts';
 import { poisonOrKill } from './ending.ts';
 import { Lanes } from './lanes.ts';
 import { PhaseMachine } from './phase-machine.ts';
-import { ProcessEnd } from './process-end.ts';
-import { Reopener } from './reopener.ts';
 import type { SessionOptions } from './session-options.ts';
 import { NO_LEDGER, readAll, type SessionSnapshot } from './snapshot.ts';
-import { VmmLink, type ReceivedOffer } from './vmm-link.ts';
-import { laneOrderOf, resolvedAnswer } from './vmm-orders.ts';
+import { SourceSide } from './source-side.ts';
+import type { ReceivedOffer } from './vmm-link.ts';
+import { VmmSide } from './vmm-side.ts';
 
 export class MigrationSession extends PhaseMachine {
   readonly migrationId: string;
   readonly vmId: string;
   readonly #o: SessionOptions;
   readonly #lanes: Lanes;
-  readonly #source: SourceSession;
-  readonly #vmm: VmmLink;
-  readonly #reopener: Reopener;
+  readonly #source: SourceSide;
+  readonly #vmm: VmmSide;
   readonly #alarms: Alarms;
   readonly #startedAtMs = Date.now();
   #prefetchPaused = false;
   #error: PagewakeError | undefined;
-  #vm: AdmittedVm | undefined;
-  #vmmEnd: ProcessEnd | undefined;
-  #session: Uint8Array = new Uint8Array(0);
   #fillingSinceMs: number | undefined;
   #filledAtMs: number | undefined;
   #linkLosses = 0;
   #lostEarly: PagewakeError | undefined;
+  /** A guest may run on this memory, or pages have been put into it: giving up costs a guest from then on. */
+  #atStake = false;
   /** The kernel has the ranges back: the VM is whole, whatever happens to anybody from here on. */
   #unregistered = false;
   #ending: Promise<void> | undefined;
@@ -51,9 +45,13 @@ export class MigrationSession extends PhaseMachine {
     this.vmId = options.vmId;
     this.#o = options;
     this.#alarms = new Alarms(options.log);
-    this.#source = new SourceSession(options.sourceAddress, linkOptions(options.credentials), {
-      ...options,
-      destinationId: randomBytes(16).toString('hex'),
+    const identity = { ...options, destinationId: randomBytes(16).toString('hex') };
+    const source = new SourceSession(options.sourceAddress, linkOptions(options.credentials), identity);
+    this.#source = new SourceSide(source, options.log, {
+      onFinal: () => this.#go(),
+      onLost: (error) => this.#onLost(error),
+      onBack: (opened) => this.#onBack(opened),
+      onFailed: (error) => void this.#failed(error),
     });
     this.#lanes = new Lanes({
       sourceAddress: options.sourceAddress,
@@ -65,16 +63,12 @@ export class MigrationSession extends PhaseMachine {
         this.#fail(new PagewakeError(ErrorReason.INTERNAL, `a lane of the agent crashed: ${error.message}`));
       },
     });
-    this.#vmm = new VmmLink({
+    this.#vmm = new VmmSide(options, options.log, {
       onOffer: (received) => this.#guard(this.#open(received)),
-      onMessage: (message) => this.#onVmmMessage(message),
-      onBadPeer: (error) => this.#onBadPeer(error),
-      onClose: () => this.#onVmmClosed(),
+      onOrder: (order) => this.#lanes.fault.post(order),
+      onGone: () => this.#onVmmGone(),
+      onFailed: (error) => this.#fail(error),
     });
-    this.#reopener = new Reopener(
-      () => this.#reopen().catch((error: unknown) => this.#failed(error)),
-      () => this.phase === 'interrupted',
-    );
   }
 
   // ── What the orchestrator asks for ──────────────────────────────────────────────────────────────────────────────
@@ -109,15 +103,14 @@ export class MigrationSession extends PhaseMachine {
       throw this.wrongPhase('resumed');
     this.#prefetchPaused = false;
     this.#lanes.bulk.post({ type: 'resume' });
-    if (this.phase === 'interrupted') this.#reopener.now();
+    if (this.phase === 'interrupted') this.#source.tryNow();
     else this.enter('filling');
   }
 
-  /** @param force also where a guest may run on pages that have come: it is lost then */
+  /** @param force also where a guest may run on what has come: it is lost then */
   cancel(force: boolean): void {
     if (!this.may('cancelled')) throw this.wrongPhase('cancelled');
-    const harmless = this.phase === 'preparing' || this.phase === 'awaiting-vmm';
-    if (!harmless && !force)
+    if (this.#atStake && !force)
       throw new PagewakeError(
         ErrorReason.WRONG_PHASE,
         `the guest may be running on this host already and is lost if its migration is cancelled while ${this.phase}; use force to do it all the same`,
@@ -128,7 +121,7 @@ export class MigrationSession extends PhaseMachine {
 
   /** The agent ends. A guest that is left without pages waits and never reads zeros: its VMM holds the userfaultfd too. */
   leave(): Promise<void> {
-    this.#reopener.stop();
+    this.#source.stop();
     return this.#release();
   }
 
@@ -139,15 +132,15 @@ export class MigrationSession extends PhaseMachine {
       vmId: this.#o.vmId,
       phase: this.phase,
       error: this.#error,
-      tier: this.#vm?.choice.tier,
-      mode: this.#vm?.choice.mode,
-      modeReason: this.#vm?.choice.reason ?? '',
+      tier: this.#vmm.vm?.choice.tier,
+      mode: this.#vmm.vm?.choice.mode,
+      modeReason: this.#vmm.vm?.choice.reason ?? '',
       vmmSocket: this.#o.vmmSocket,
       startedAtMs: this.#startedAtMs,
       fillingMs: this.#fillingSinceMs === undefined ? 0 : until - this.#fillingSinceMs,
       linkLosses: this.#linkLosses,
       traceId: this.#o.trace.traceId,
-      ledger: this.#vm?.totals() ?? NO_LEDGER,
+      ledger: this.#vmm.vm?.totals() ?? NO_LEDGER,
       faults: readAll(this.#lanes.faultCounters, FAULT_COUNTERS),
       bulk: readAll(this.#lanes.bulkCounters, BULK_COUNTERS),
     };
@@ -162,41 +155,44 @@ export class MigrationSession extends PhaseMachine {
       return;
     }
     this.enter('opening');
-    const vm = new AdmittedVm(received, this.#o.vmId, this.#o.wantedMode);
-    this.#vm = vm;
-    const { tier, mode, reason } = vm.choice;
-    this.#o.log.info({ tier, mode, reason }, 'memory handed over');
-    this.#session = await this.#source.open(vm.layout, (first, count) => vm.noteZero(first, count));
+    const guestRuns = received.offer.dialect === 'firecracker';
+    this.#atStake = guestRuns;
+    const vm = this.#vmm.admit(received);
+    const source = await this.#source.open(vm);
     if (this.over) return;
-    this.#fillingSinceMs = Date.now();
     await this.#lanes.attach({
       memory: vm.attachment,
       descriptors: () => vm.duplicateDescriptors(),
-      source: { session: this.#session, bulkPort: 0 },
-      guestRuns: received.offer.dialect === 'firecracker',
+      source,
+      guestRuns,
       vcpuThreads: vm.vcpuThreads,
       trace: this.#o.trace,
     });
     if (this.over) return;
-    this.#lanes.both({ type: 'go' });
-    this.enter('filling');
-    if (mode === 'post-copy') this.#vmm.send({ type: 'ready' });
-    if (this.#lostEarly) this.#onLost(this.#lostEarly);
-    // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
-    await this.#finish();
+    if (!this.#source.paused) this.#hold();
+    this.#source.awaitFinal();
   }
 
-  #onVmmMessage(message: VmmMessage): void {
-    const order = this.#vm && laneOrderOf(message, this.#vm.layout);
-    if (order) this.#lanes.fault.post(order);
-    // Ignored it would leave a vCPU waiting for its answer.
-    else
-      this.#fail(
-        new PagewakeError(
-          ErrorReason.BAD_HANDSHAKE,
-          `${message.type}: ${message.offset} is no page that the VMM handed over`,
-        ),
-      );
+  /** All that takes time is done, and the guest still runs on the source. */
+  #hold(): void {
+    this.enter('held');
+    this.#o.log.info('held: waiting until the source’s VM stands still');
+    this.#vmm.send({ type: 'held' });
+    this.#tellLostEarly();
+  }
+
+  /** The source's memory is final. Its guest runs nowhere now, so nothing slow may stand here. */
+  #go(): void {
+    const { vm } = this.#vmm;
+    if (!vm || !this.may('filling')) return;
+    this.#atStake = true;
+    this.#lanes.both({ type: 'go' });
+    this.#fillingSinceMs = Date.now();
+    this.enter('filling');
+    if (vm.choice.mode === 'post-copy') this.#vmm.send({ type: 'ready' });
+    this.#tellLostEarly();
+    // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
+    this.#guard(this.#finish());
   }
 
   // ── What the lanes say ──────────────────────────────────────────────────────────────────────────────────────────
@@ -207,7 +203,7 @@ export class MigrationSession extends PhaseMachine {
         this.#guard(this.#finish());
         return;
       case 'lost':
-        this.#onLost(fromLane(message.error));
+        this.#onStreamLost(fromLane(message.error));
         return;
       case 'fatal':
         this.#fail(fromLane(message.error));
@@ -215,11 +211,9 @@ export class MigrationSession extends PhaseMachine {
       case 'vmm-exited':
         this.#onVmmGone();
         return;
-      case 'stage2-resolved': {
-        const answer = this.#vm && resolvedAnswer(message.id, message.ledgerPage, this.#vm.layout);
-        if (answer) this.#vmm.send(answer);
+      case 'stage2-resolved':
+        this.#vmm.answerResolved(message.id, message.ledgerPage);
         return;
-      }
       case 'removed-noted':
         this.#vmm.send({ type: 'removed', offset: message.offset, len: message.len });
         return;
@@ -234,47 +228,44 @@ export class MigrationSession extends PhaseMachine {
     }
   }
 
-  #onLost(error: PagewakeError): void {
+  #onStreamLost(error: PagewakeError): void {
     // One lane may lose its stream before the other has attached, and says so only once.
     if (this.phase === 'opening') this.#lostEarly = error;
-    if (!this.may('interrupted')) return;
-    this.#linkLosses++;
-    this.#error = new PagewakeError(ErrorReason.SOURCE_LOST, `the source is lost: ${error.message}`);
-    this.#o.log.warn({ error: error.message }, 'the link to the source is lost; faults wait, trying again');
-    this.enter('interrupted');
-    this.#reopener.start();
+    else if (this.phase === 'held' || this.may('interrupted')) this.#source.lost(error);
   }
 
-  /** One attempt. True: the source is back. */
-  async #reopen(): Promise<boolean> {
-    const layout = this.#vm?.layout;
-    if (!layout) return false;
-    try {
-      // Zero runs are the same as before: memory of a paused VM does not change.
-      this.#session = await this.#source.open(layout, () => undefined);
-    } catch (error) {
-      if (!(error instanceof PagewakeError)) throw error;
-      if (!isRecoverable(error)) this.#fail(error);
-      else this.#o.log.info({ error: error.message }, 'the source does not answer yet');
-      return false;
-    }
+  #tellLostEarly(): void {
+    if (this.#lostEarly) this.#source.lost(this.#lostEarly);
+    this.#lostEarly = undefined;
+  }
+
+  #onLost(error: PagewakeError): void {
+    this.#linkLosses++;
+    this.#o.log.warn({ error: error.message }, 'the link to the source is lost; faults wait, trying again');
+    // Before the source's VM stands still nobody misses anything.
+    if (this.phase === 'opening') this.#hold();
+    if (this.phase === 'held') return;
+    this.#error = new PagewakeError(ErrorReason.SOURCE_LOST, `the source is lost: ${error.message}`);
+    this.enter('interrupted');
+  }
+
+  async #onBack(source: SourceOpened): Promise<void> {
     // A lane whose stream outlived the other's has to let go of it: the source ended that session.
-    if (this.phase === 'interrupted') await this.#lanes.detachSource();
-    if (this.phase !== 'interrupted') return true;
+    await this.#lanes.detachSource();
+    if (this.phase !== 'interrupted' && this.phase !== 'held') return;
     this.#error = undefined;
-    this.#lanes.both({ type: 'reopened', source: { session: this.#session, bulkPort: 0 } });
-    this.enter(this.#prefetchPaused ? 'paused' : 'filling');
-    return true;
+    this.#lanes.both({ type: 'reopened', source });
+    if (this.phase === 'interrupted') this.enter(this.#prefetchPaused ? 'paused' : 'filling');
   }
 
   // ── The ends ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async #finish(): Promise<void> {
-    const vm = this.#vm;
+    const { vm } = this.#vmm;
     if (!this.may('finishing') || !vm?.ledger.isWhole()) return;
     this.#filledAtMs = Date.now();
     this.enter('finishing');
-    this.#reopener.stop();
+    this.#source.stop();
     await this.#lanes.detachSource();
     const unregistered = this.#lanes.fault.next('unregistered');
     this.#lanes.fault.post({ type: 'unregister' });
@@ -289,44 +280,14 @@ export class MigrationSession extends PhaseMachine {
     this.#unregistered = true;
     if (vm.choice.mode === 'eager') this.#vmm.send({ type: 'ready' });
     this.#vmm.send({ type: 'done' });
-    this.#error = await this.#tellSource(vm);
-    this.enter('completed');
-    this.#o.log.info('completed');
-    await this.#release();
-  }
-
-  /** The VM is whole whatever the source says to this; a source that cannot be told keeps its memory until it is released. */
-  async #tellSource(vm: AdmittedVm): Promise<PagewakeError | undefined> {
-    const error = await this.#source.complete(this.#session, {
+    this.#error = await this.#source.complete({
       pagesByFault: this.#lanes.faultCounters.get('pagesInstalled'),
       pagesByPrefetch: this.#lanes.bulkCounters.get('pagesInstalled'),
       pagesZero: vm.zeroAtOpen,
     });
-    if (error)
-      this.#o.log.warn(
-        { error: error.message },
-        'the VM is whole, but the source could not be told; release it by hand',
-      );
-    return error;
-  }
-
-  #onBadPeer(error: HandshakeError): void {
-    this.#o.log.warn({ error: error.message }, 'a peer on the VMM socket was refused');
-    if (this.phase !== 'awaiting-vmm') this.#fail(new PagewakeError(ErrorReason.BAD_HANDSHAKE, error.message));
-  }
-
-  #onVmmClosed(): void {
-    if (this.over) return;
-    const pid = this.#vm?.received.pid ?? 0;
-    if (pid === 0) {
-      this.#onVmmGone();
-      return;
-    }
-    this.#vmmEnd ??= new ProcessEnd(
-      pid,
-      () => this.#onVmmGone(),
-      () => this.#o.log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on'),
-    );
+    this.enter('completed');
+    this.#o.log.info('completed');
+    await this.#release();
   }
 
   #onVmmGone(): void {
@@ -347,20 +308,22 @@ export class MigrationSession extends PhaseMachine {
     this.#error = error;
     this.#filledAtMs ??= Date.now();
     this.enter(phase);
-    this.#reopener.stop();
+    this.#source.stop();
     this.#vmm.stopListening();
     this.#guard(this.#abandon(error));
   }
 
   /**
    * Nobody is left waiting: what has not come becomes SIGBUS before anything is closed, and the VMM is told. Done here and not on a lane, which may be
-   * what failed.
+   * what failed. Where no guest ran and nothing came the memory is as it was handed over, and is left so.
    */
   async #abandon(error: PagewakeError): Promise<void> {
     try {
       await this.#lanes.terminate();
-      if (this.#vm?.choice.trapped) await poisonOrKill(this.#vm, this.#vmm.connected, this.#o.log);
-      this.#vmm.send({ type: 'failed', reason: reasonName(error.reason), message: error.message });
+      const { vm, connected } = this.#vmm;
+      if (this.#atStake && vm?.choice.trapped) await poisonOrKill(vm, connected, this.#o.log);
+      const again = this.#atStake ? {} : ({ again: true } as const);
+      this.#vmm.send({ type: 'failed', reason: reasonName(error.reason), message: error.message, ...again });
     } finally {
       await this.#release();
     }
@@ -372,11 +335,9 @@ export class MigrationSession extends PhaseMachine {
   }
 
   async #releaseOnce(): Promise<void> {
-    this.#vmmEnd?.stop();
     await this.#lanes.terminate();
     this.#vmm.close();
     this.#source.close();
-    this.#vm?.close();
   }
 
   #guard(step: Promise<void>): void {

@@ -1,0 +1,149 @@
+/** The source as one migration has it: opened, waited for, lost and opened again, told the end. */
+import { isRecoverable } from '../adapters/page-source.ts';
+import type { OnZero, SourceOpening } from '../adapters/source-opening.ts';
+import type { PageTotals, SourceSession } from '../adapters/source-session.ts';
+import { PagewakeError, type Logger } from '../kit.ts';
+import type { SourceOpened } from '../lanes/messages.ts';
+import type { AdmittedVm } from './admission.ts';
+import { Reopener } from './reopener.ts';
+
+export interface SourceEvents {
+  /** Its VM stands still and its memory is final. Once, and only where `awaitFinal` was asked for it. */
+  onFinal(): void;
+  /** The link is gone; it is opened again until that succeeds or `stop` is called. */
+  onLost(error: PagewakeError): void;
+  /** It is opened again: resolves once the lanes have it. */
+  onBack(source: SourceOpened): Promise<void>;
+  /** What it refused, or a bug: the migration is over. */
+  onFailed(error: unknown): void;
+}
+
+const noZeros: OnZero = () => undefined;
+
+export class SourceSide {
+  readonly #session: SourceSession;
+  readonly #log: Logger;
+  readonly #events: SourceEvents;
+  readonly #reopener: Reopener;
+  #vm: AdmittedVm | undefined;
+  #opening: SourceOpening | undefined;
+  #opened: SourceOpened = { session: new Uint8Array(0), bulkPort: 0 };
+  #final = false;
+  #lost = false;
+  #stopped = false;
+
+  constructor(session: SourceSession, log: Logger, events: SourceEvents) {
+    this.#session = session;
+    this.#log = log;
+    this.#events = events;
+    this.#reopener = new Reopener(
+      () => this.#tryAgain(),
+      () => this.#lost && !this.#stopped,
+    );
+  }
+
+  /**
+   * Opens it for the first time. Where its VM stands still already this waits until the memory is final, else not: `awaitFinal` does.
+   * @throws PagewakeError
+   */
+  async open(vm: AdmittedVm): Promise<SourceOpened> {
+    this.#vm = vm;
+    const opening = await this.#openOnce(vm);
+    if (opening.paused) await opening.final;
+    return this.#opened;
+  }
+
+  /** The VM is known to stand still. */
+  get paused(): boolean {
+    return this.#final || (this.#opening?.paused ?? false);
+  }
+
+  /** Has `onFinal` called once the memory is final; losses until then are tried again. */
+  awaitFinal(): void {
+    if (this.#opening) void this.#watch(this.#opening);
+  }
+
+  /** A lane says that its stream is gone. One loss counts once, however many notice it. */
+  lost(error: PagewakeError): void {
+    if (this.#lost || this.#stopped) return;
+    this.#lost = true;
+    this.#close();
+    this.#events.onLost(error);
+    this.#reopener.start();
+  }
+
+  /** The orchestrator says that it is worth a try. */
+  tryNow(): void {
+    if (this.#lost) this.#reopener.now();
+  }
+
+  /** Nothing is opened again from here on. */
+  stop(): void {
+    this.#stopped = true;
+    this.#reopener.stop();
+  }
+
+  /** The VM is whole whatever the source says to this; a source that cannot be told keeps its memory until it is released. */
+  async complete(totals: PageTotals): Promise<PagewakeError | undefined> {
+    const error = await this.#session.complete(this.#opened.session, totals);
+    if (error)
+      this.#log.warn({ error: error.message }, 'the VM is whole, but the source could not be told; release it by hand');
+    return error;
+  }
+
+  close(): void {
+    this.stop();
+    this.#close();
+    this.#session.close();
+  }
+
+  async #openOnce(vm: AdmittedVm): Promise<SourceOpening> {
+    // Once final the memory does not change: the zeros are the same, and a source whose VM runs has broken its word.
+    const onZero: OnZero = this.#final ? noZeros : (first, count) => vm.noteZero(first, count);
+    const opening = await this.#session.open(vm.layout, onZero, !this.#final);
+    this.#opening = opening;
+    this.#opened = { session: opening.session, bulkPort: opening.bulkPort };
+    return opening;
+  }
+
+  async #watch(opening: SourceOpening): Promise<void> {
+    try {
+      await opening.final;
+    } catch (error) {
+      // Closed by us: another has taken its place, or nobody waits any more.
+      if (this.#opening !== opening || this.#stopped) return;
+      if (error instanceof PagewakeError && isRecoverable(error)) this.lost(error);
+      else this.#events.onFailed(error);
+      return;
+    }
+    if (this.#opening !== opening || this.#stopped || this.#final) return;
+    this.#final = true;
+    this.#events.onFinal();
+  }
+
+  /** One attempt. True: the source is back, or nobody wants it any more. */
+  async #tryAgain(): Promise<boolean> {
+    const vm = this.#vm;
+    if (!vm) return false;
+    try {
+      const opening = await this.#openOnce(vm);
+      if (this.#final) await opening.final;
+      if (this.#stopped) return true;
+      await this.#events.onBack(this.#opened);
+      this.#lost = false;
+      void this.#watch(opening);
+      return true;
+    } catch (error) {
+      this.#close();
+      if (!(error instanceof PagewakeError) || !isRecoverable(error)) this.#events.onFailed(error);
+      else this.#log.info({ error: error.message }, 'the source does not answer yet');
+      return false;
+    }
+  }
+
+  #close(): void {
+    const opening = this.#opening;
+    this.#opening = undefined;
+    opening?.close();
+  }
+}

@@ -1,0 +1,120 @@
+/** The VMM as one migration has it: awaited, its memory taken, listened to, and noticed when it ends. */
+import type { AgentMessage, HandshakeError, VmmMessage } from '@pagewake/core';
+import { ErrorReason, PagewakeError, type Logger } from '../kit.ts';
+import type { ToLane } from '../lanes/messages.ts';
+import { AdmittedVm, type Wanted } from './admission.ts';
+import { ProcessEnd } from './process-end.ts';
+import { VmmLink, type ReceivedOffer } from './vmm-link.ts';
+import { laneOrderOf, resolvedAnswer } from './vmm-orders.ts';
+
+export interface VmmSideEvents {
+  /** A VMM hands its memory over: `admit` takes it, or somebody closes its descriptors. */
+  onOffer(received: ReceivedOffer): void;
+  /** What it asks of the fault lane. */
+  onOrder(order: ToLane): void;
+  /** Its process is gone. */
+  onGone(): void;
+  /** What it says makes no sense. */
+  onFailed(error: PagewakeError): void;
+}
+
+export class VmmSide {
+  readonly #wanted: Wanted;
+  readonly #log: Logger;
+  readonly #events: VmmSideEvents;
+  readonly #link: VmmLink;
+  #vm: AdmittedVm | undefined;
+  #end: ProcessEnd | undefined;
+  #offered = false;
+  #closed = false;
+
+  constructor(wanted: Wanted, log: Logger, events: VmmSideEvents) {
+    this.#wanted = wanted;
+    this.#log = log;
+    this.#events = events;
+    this.#link = new VmmLink({
+      onOffer: (received) => {
+        this.#offered = true;
+        events.onOffer(received);
+      },
+      onMessage: (message) => this.#onMessage(message),
+      onBadPeer: (error) => this.#onBadPeer(error),
+      onClose: () => this.#onClose(),
+    });
+  }
+
+  /** Its memory, once admitted. */
+  get vm(): AdmittedVm | undefined {
+    return this.#vm;
+  }
+
+  /** Its channel is open, so its pid is still its own. */
+  get connected(): boolean {
+    return this.#link.connected;
+  }
+
+  /** @throws PagewakeError INVALID_ARGUMENT where the path cannot be listened on */
+  listen(path: string): void {
+    this.#link.listen(path);
+  }
+
+  /** @throws PagewakeError why this memory cannot be filled; its descriptors are closed then */
+  admit(received: ReceivedOffer): AdmittedVm {
+    const vm = new AdmittedVm(received, this.#wanted);
+    this.#vm = vm;
+    const { tier, mode, reason } = vm.choice;
+    this.#log.info({ tier, mode, reason }, 'memory handed over');
+    return vm;
+  }
+
+  send(message: AgentMessage): void {
+    this.#link.send(message);
+  }
+
+  /** A stage-2 fault that it asked about is resolved. */
+  answerResolved(id: number, ledgerPage: number): void {
+    const answer = this.#vm && resolvedAnswer(id, ledgerPage, this.#vm.layout);
+    if (answer) this.#link.send(answer);
+  }
+
+  stopListening(): void {
+    this.#link.stopListening();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#end?.stop();
+    this.#link.close();
+    this.#vm?.close();
+  }
+
+  #onMessage(message: VmmMessage): void {
+    const order = this.#vm && laneOrderOf(message, this.#vm.layout);
+    if (order) this.#events.onOrder(order);
+    // Ignored it would leave a vCPU waiting for its answer.
+    else this.#refuse(`${message.type}: ${message.offset} is no page that the VMM handed over`);
+  }
+
+  #onBadPeer(error: HandshakeError): void {
+    this.#log.warn({ error: error.message }, 'a peer on the VMM socket was refused');
+    if (this.#offered) this.#refuse(error.message);
+  }
+
+  #refuse(message: string): void {
+    this.#events.onFailed(new PagewakeError(ErrorReason.BAD_HANDSHAKE, message));
+  }
+
+  #onClose(): void {
+    if (this.#closed) return;
+    const pid = this.#vm?.received.pid ?? 0;
+    if (pid === 0) {
+      this.#events.onGone();
+      return;
+    }
+    this.#end ??= new ProcessEnd(
+      pid,
+      () => this.#events.onGone(),
+      () => this.#log.warn({ pid }, 'the VMM closed its channel but lives; its faults are served on'),
+    );
+  }
+}
