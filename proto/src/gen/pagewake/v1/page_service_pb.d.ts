@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { PageRun, RegionGeometry, TraceContext } from "./common_pb.js";
+import type { ErrorDetail, PageRun, RegionGeometry, TraceContext } from "./common_pb.js";
 
 /**
  * Describes the file pagewake/v1/page_service.proto.
@@ -144,6 +144,13 @@ export declare type OpenResponse_Accepted = Message<"pagewake.v1.OpenResponse.Ac
    * @generated from field: uint32 bulk_port = 6;
    */
   bulkPort: number;
+
+  /**
+   * where the messages of Faults are taken on a bare connection, on the same host; 0: nowhere
+   *
+   * @generated from field: uint32 fault_port = 7;
+   */
+  faultPort: number;
 };
 
 /**
@@ -340,6 +347,14 @@ export declare type PageFault = Message<"pagewake.v1.PageFault"> & {
    * @generated from field: pagewake.v1.TraceContext trace = 4;
    */
   trace?: TraceContext | undefined;
+
+  /**
+   * More than 1: a run of neighbours from `page` on that nobody waits for yet. Sent when no single page is asked for; its frames come in page
+   * order and cover it exactly, all with this `fault_id`.
+   *
+   * @generated from field: uint32 page_count = 5;
+   */
+  pageCount: number;
 };
 
 /**
@@ -361,6 +376,13 @@ export declare type FaultsResponse = Message<"pagewake.v1.FaultsResponse"> & {
    * @generated from field: pagewake.v1.PageFrame frame = 2;
    */
   frame?: PageFrame | undefined;
+
+  /**
+   * on a bare connection only, and its last message: why it ends
+   *
+   * @generated from field: pagewake.v1.ErrorDetail error = 3;
+   */
+  error?: ErrorDetail | undefined;
 };
 
 /**
@@ -539,7 +561,8 @@ export declare const PageService: GenService<{
     output: typeof OpenResponseSchema;
   },
   /**
-   * The demand lane: faults up, frames down, in the order in which they were asked.
+   * The demand lane: faults up, frames down, in the order in which they were asked; runs of neighbours come after single pages. The same
+   * messages go over a bare connection to `Accepted.fault_port`, each behind gRPC's prefix, where HTTP/2 costs more than the page.
    *
    * @generated from rpc pagewake.v1.PageService.Faults
    */
