@@ -21,6 +21,8 @@ export interface Hosts {
   wireBytes(): { readonly sent: number; readonly received: number } | undefined;
   /** Takes the link down, as a pulled cable does. */
   setLink(up: boolean): void;
+  /** Makes the link as slow as one of so many Mbit/s, both ways, by a token bucket. */
+  limitLink(mbitPerS: number): void;
   close(): void;
 }
 
@@ -92,6 +94,9 @@ export function makeHosts(wanted: 'best' | 'loopback' = 'best'): Hosts {
     destination: host('destination'),
     wireBytes: () => linkBytes(names.source, veth.source),
     setLink: (up) => void ip('-n', names.source, 'link', 'set', veth.source, up ? 'up' : 'down'),
+    limitLink: (mbitPerS) => {
+      for (const side of ['source', 'destination'] as const) limit(names[side], veth[side], mbitPerS);
+    },
     close,
   };
 }
@@ -106,8 +111,17 @@ function loopbackHosts(reason: string): Hosts {
     setLink: () => {
       throw new Error('loopback cannot be taken down; network namespaces are needed');
     },
+    limitLink: () => {
+      throw new Error('loopback is not made slower; network namespaces are needed');
+    },
     close: () => undefined,
   };
+}
+
+/** A bucket of one millisecond at most at 1 Gbit/s, and a queue of 50 ms: what does not fit is dropped, as by a switch. */
+function limit(namespace: string, device: string, mbitPerS: number): void {
+  const args = ['qdisc', 'replace', 'dev', device, 'root', 'tbf', 'rate', `${mbitPerS}mbit`, 'burst', '128kb'];
+  execFileSync('tc', ['-n', namespace, ...args, 'latency', '50ms'], { stdio: ['ignore', 'ignore', 'pipe'] });
 }
 
 interface LinkStatistics {
