@@ -1,8 +1,8 @@
 /** The client side of a gRPC link: which credentials, which channel options, and that plaintext leaves the host only when told. */
 import { isIP } from 'node:net';
-import { checkServerIdentity } from 'node:tls';
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { Client, credentials, type ChannelCredentials, type ChannelOptions } from '@grpc/grpc-js';
-import { formatAddress, isLoopback, parseAddress } from './address.ts';
+import { formatAddress, isLoopback, parseAddress, type HostPort } from './address.ts';
 import { UserError } from './errors.ts';
 import { readTls, TLS_OPTIONS, type TlsFiles, type TlsOptionNames } from './tls.ts';
 
@@ -41,25 +41,40 @@ export interface Link {
 /** Sent as the TLS server name where the address is an IP: it may be neither an IP (RFC 6066) nor empty (grpc-js). */
 const NAME_OF_AN_IP = 'ip-address.invalid';
 
+/** How a link is secured: TLS as `node:tls` wants it, or undefined for plaintext. */
+export interface LinkSecurity {
+  readonly at: HostPort;
+  readonly tls:
+    | {
+        readonly ca: Buffer | null;
+        readonly cert: Buffer | null;
+        readonly key: Buffer | null;
+        /** Sent as the TLS server name. */
+        readonly serverName: string;
+        readonly checkServerIdentity: (sent: string, certificate: PeerCertificate) => Error | undefined;
+      }
+    | undefined;
+}
+
 /** TLS as soon as one TLS file is given; plaintext to loopback, or where it is asked for; else an error that says so. */
-export function clientLink(address: string, options: ClientLinkOptions = {}): Link {
+export function linkSecurity(address: string, options: ClientLinkOptions = {}): LinkSecurity {
   const names = options.names ?? TLS_OPTIONS;
   const at = parseAddress(address, 'address of the agent');
-  const target = formatAddress(at);
-  const material = readTls(options, names);
-  if (material.ca !== null || material.pair !== null) {
-    const key = material.pair?.key ?? null;
-    const chain = material.pair?.cert ?? null;
+  const { ca, pair } = readTls(options, names);
+  if (ca !== null || pair !== null) {
     const expected = options.serverName ?? at.host;
     // grpc-js sets the server name to the host of the address, which Node refuses for an IP. So a name is
     // sent that means nothing, and the certificate is checked for the IP itself.
-    const sent = isIP(expected) === 0 ? expected : NAME_OF_AN_IP;
+    const serverName = isIP(expected) === 0 ? expected : NAME_OF_AN_IP;
     return {
-      target,
-      credentials: credentials.createSsl(material.ca, key, chain, {
+      at,
+      tls: {
+        ca,
+        cert: pair?.cert ?? null,
+        key: pair?.key ?? null,
+        serverName,
         checkServerIdentity: (_sent, certificate) => checkServerIdentity(expected, certificate),
-      }),
-      options: { ...COMMON_CHANNEL_OPTIONS, 'grpc.ssl_target_name_override': sent },
+      },
     };
   }
   if (!isLoopback(at.host) && options.insecurePlaintext !== true) {
@@ -69,7 +84,21 @@ export function clientLink(address: string, options: ClientLinkOptions = {}): Li
       2,
     );
   }
-  return { target, credentials: credentials.createInsecure(), options: { ...COMMON_CHANNEL_OPTIONS } };
+  return { at, tls: undefined };
+}
+
+export function clientLink(address: string, options: ClientLinkOptions = {}): Link {
+  const { at, tls } = linkSecurity(address, options);
+  const target = formatAddress(at);
+  if (tls === undefined) {
+    return { target, credentials: credentials.createInsecure(), options: { ...COMMON_CHANNEL_OPTIONS } };
+  }
+  const { ca, cert, key, serverName, checkServerIdentity: check } = tls;
+  return {
+    target,
+    credentials: credentials.createSsl(ca, key, cert, { checkServerIdentity: check }),
+    options: { ...COMMON_CHANNEL_OPTIONS, 'grpc.ssl_target_name_override': serverName },
+  };
 }
 
 /** A channel to an agent, not yet connected; several clients may share it. The caller closes it. */

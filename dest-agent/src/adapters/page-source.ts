@@ -4,13 +4,23 @@
  */
 import { create } from '@bufbuild/protobuf';
 import type { Client, ClientDuplexStream } from '@grpc/grpc-js';
-import { ErrorReason, PagewakeError, fromServiceError, openChannel, type ClientLinkOptions } from '../kit.ts';
 import {
-  BulkRequestSchema,
+  ErrorReason,
+  formatAddress,
+  fromServiceError,
+  openChannel,
+  PagewakeError,
+  parseAddress,
+  StreamClient,
+  type ClientLinkOptions,
+} from '../kit.ts';
+import {
   createClient,
+  decodeBulkResponse,
+  encodeBulkRequest,
   FaultsRequestSchema,
+  methodPath,
   PageService,
-  type BulkRequest,
   type BulkResponse,
   type FaultsRequest,
   type FaultsResponse,
@@ -50,10 +60,14 @@ export function isRecoverable(error: PagewakeError): boolean {
 }
 
 export class SourceLink {
+  readonly #address: string;
+  readonly #credentials: ClientLinkOptions;
   readonly #channel: Client;
   readonly #client: ServiceClient<typeof PageService>;
 
   constructor(address: string, credentials: ClientLinkOptions) {
+    this.#address = address;
+    this.#credentials = credentials;
     this.#channel = openChannel(address, credentials, { 'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES });
     this.#client = createClient(PageService, this.#channel);
   }
@@ -77,10 +91,12 @@ export class SourceLink {
     return new FaultStream(stream, events);
   }
 
-  openBulk(session: Uint8Array, count: MessageBytes, events: StreamEvents<BulkResponse>): BulkStream {
-    const stream = this.#client.bulk({ waitForReady: true, count });
-    stream.write(create(BulkRequestSchema, { session }));
-    return new BulkStream(stream, events);
+  /** @param bulkPort where the source serves bulk; 0: at its address */
+  openBulk(session: Uint8Array, bulkPort: number, count: MessageBytes, events: StreamEvents<BulkResponse>): BulkStream {
+    const { host } = parseAddress(this.#address, 'source address');
+    // A firewall may know only the one port: bulk is served there too, only on the loop that serves faults.
+    const ofItsOwn = bulkPort === 0 ? [] : [formatAddress({ host, port: bulkPort })];
+    return new BulkStream([...ofItsOwn, this.#address], this.#credentials, session, count, events);
   }
 
   close(): void {
@@ -88,44 +104,34 @@ export class SourceLink {
   }
 }
 
-/** What both streams have: an end that is told once, and not at all where it was this side that ended it. */
-abstract class LaneStream<Request, Response> {
-  protected readonly stream: ClientDuplexStream<Request, Response>;
+/** A stream that ended without a typed reason: the source went away or was stopped. */
+const endOf = (typed: PagewakeError): PagewakeError =>
+  typed.reason === ErrorReason.CANCELLED || typed.reason === ErrorReason.UNSPECIFIED
+    ? new PagewakeError(ErrorReason.SOURCE_LOST, typed.message)
+    : typed;
+
+/** The demand lane's stream. Its end is told once, and not at all where it was this side that ended it. */
+export class FaultStream {
+  readonly #stream: ClientDuplexStream<FaultsRequest | Buffer, FaultsResponse>;
   #over = false;
 
-  constructor(stream: ClientDuplexStream<Request, Response>, events: StreamEvents<Response>) {
-    this.stream = stream;
-    stream.on('data', (response: Response) => {
+  constructor(
+    stream: ClientDuplexStream<FaultsRequest | Buffer, FaultsResponse>,
+    events: StreamEvents<FaultsResponse>,
+  ) {
+    this.#stream = stream;
+    stream.on('data', (response: FaultsResponse) => {
       if (!this.#over) events.onResponse(response);
     });
-    stream.on('error', (error) => {
-      const typed = fromServiceError(error, ErrorReason.SOURCE_LOST);
-      // A stream that the source cancelled has no typed reason: the source went away or was stopped.
-      const lost = typed.reason === ErrorReason.CANCELLED || typed.reason === ErrorReason.UNSPECIFIED;
-      this.#end(events, lost ? new PagewakeError(ErrorReason.SOURCE_LOST, typed.message) : typed);
-    });
+    stream.on('error', (error) => this.#end(events, endOf(fromServiceError(error, ErrorReason.SOURCE_LOST))));
     stream.on('end', () =>
       this.#end(events, new PagewakeError(ErrorReason.SOURCE_LOST, 'the source ended the stream')),
     );
   }
 
-  cancel(): void {
-    this.#over = true;
-    this.stream.cancel();
-  }
-
-  #end(events: StreamEvents<Response>, error: PagewakeError): void {
-    if (this.#over) return;
-    this.#over = true;
-    events.onEnd(error);
-  }
-}
-
-/** The demand lane's stream. */
-export class FaultStream extends LaneStream<FaultsRequest, FaultsResponse> {
   /** Never waits: the faults that can be outstanding are as many as there are threads in the VMM. */
   request(faults: readonly FaultOnWire[]): void {
-    this.stream.write(
+    this.#stream.write(
       create(FaultsRequestSchema, {
         faults: faults.map(({ trace: { traceId, spanId, sampled }, ...fault }) => ({
           ...fault,
@@ -134,13 +140,68 @@ export class FaultStream extends LaneStream<FaultsRequest, FaultsResponse> {
       }),
     );
   }
+
+  cancel(): void {
+    this.#over = true;
+    this.#stream.cancel();
+  }
+
+  #end(events: StreamEvents<FaultsResponse>, error: PagewakeError): void {
+    if (this.#over) return;
+    this.#over = true;
+    events.onEnd(error);
+  }
 }
 
-/** The bulk lane's stream. */
-export class BulkStream extends LaneStream<BulkRequest, BulkResponse> {
-  request(range: RangeOnWire): void {
-    const { rangeId, ...run } = range;
-    this.stream.write(create(BulkRequestSchema, { rangeId, range: run }));
+const BULK_PATH = methodPath(PageService, PageService.method.bulk);
+const NO_SESSION = new Uint8Array(0);
+
+/** The bulk lane's stream. What `onResponse` gets is valid until it returns: the next message takes its place. */
+export class BulkStream {
+  readonly #call: StreamClient;
+  readonly #count: MessageBytes;
+
+  constructor(
+    addresses: readonly string[],
+    link: ClientLinkOptions,
+    session: Uint8Array,
+    count: MessageBytes,
+    events: StreamEvents<BulkResponse>,
+  ) {
+    this.#count = count;
+    this.#call = new StreamClient(
+      { addresses, link, path: BULK_PATH, windowBytes: FLOW_CONTROL_WINDOW_BYTES },
+      {
+        onMessage: (message) => {
+          count(message.length);
+          events.onResponse(decoded(message));
+        },
+        onEnd: (error) => events.onEnd(endOf(error)),
+      },
+    );
+    this.#write(encodeBulkRequest({ session, rangeId: 0 }));
+  }
+
+  request({ rangeId, ...range }: RangeOnWire): void {
+    this.#write(encodeBulkRequest({ session: NO_SESSION, rangeId, range }));
+  }
+
+  cancel(): void {
+    this.#call.cancel();
+  }
+
+  #write(message: Buffer): void {
+    this.#count(message.length);
+    this.#call.write(message);
+  }
+}
+
+function decoded(message: Buffer): BulkResponse {
+  try {
+    return decodeBulkResponse(message);
+  } catch (error) {
+    const text = `what came is no message: ${error instanceof Error ? error.message : String(error)}`;
+    throw new PagewakeError(ErrorReason.SOURCE_LOST, text);
   }
 }
 

@@ -185,7 +185,9 @@ export class BulkLane {
           firstPage: run.firstPage + result.done,
           pageCount: run.pageCount - result.done,
         };
-        const retry = (): void => this.#install(call, rest, bytes, offset + result.done * region.pageSizeBytes);
+        // A copy (which `slice` of a Buffer is not): the message's place is taken by the next one.
+        const left = new Uint8Array(bytes.subarray(offset + result.done * region.pageSizeBytes));
+        const retry = (): void => this.#install(call, rest, left, 0);
         // The fault lane reads the event that is in the way; this lane has only to wait for it.
         if (result.kind === 'again') setImmediate(retry);
         else setTimeout(retry, BACKOFF_MS);

@@ -13,11 +13,11 @@ const BULK_NICE = 5;
 
 let attached: { readonly lane: BulkLane; readonly counters: Counters<BulkCounter> } | undefined;
 
-function openStream({ session }: SourceOpened, context: LaneContext): void {
+function openStream({ session, bulkPort }: SourceOpened, context: LaneContext): void {
   if (!attached) return;
   const { lane, counters } = attached;
   const count = (bytes: number): void => counters.add('wireBytes', bytes);
-  lane.useStream(context.link.openBulk(session, count, context.streamEvents(lane)));
+  lane.useStream(context.link.openBulk(session, bulkPort, count, context.streamEvents(lane)));
 }
 
 function handle(message: ToLane, context: LaneContext): void {

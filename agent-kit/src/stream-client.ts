@@ -1,0 +1,185 @@
+/**
+ * One bidirectional gRPC call on a connection of its own, straight on node:http2. For the bulk lane alone: grpc-js copies every message twice on its
+ * way and makes a buffer for each, which costs more than the network (docs/performance.md). The server may be any that speaks gRPC.
+ */
+import {
+  connect,
+  constants,
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  type IncomingHttpHeaders,
+} from 'node:http2';
+import { Metadata, status } from '@grpc/grpc-js';
+import { formatAddress } from './address.ts';
+import { KEEPALIVE_MS, linkSecurity, MAX_MESSAGE_BYTES, type ClientLinkOptions } from './credentials.ts';
+import { ErrorReason, fromServiceError, messageOf, PagewakeError } from './errors.ts';
+import { MessageReader, MESSAGE_PREFIX_BYTES, putMessagePrefix } from './message-reader.ts';
+
+export interface StreamClientOptions {
+  /** Tried in turn: the next one only where the one before did not answer. */
+  readonly addresses: readonly string[];
+  readonly link: ClientLinkOptions;
+  /** `/package.Service/Method`. */
+  readonly path: string;
+  /** How much the server may send ahead. */
+  readonly windowBytes: number;
+  /** For each address but the last. Default: 2000. */
+  readonly connectTimeoutMs?: number;
+}
+
+export interface StreamClientEvents {
+  /** `message` is valid until this returns. */
+  onMessage(message: Buffer): void;
+  /** The call is over, however it ended. Once, and nothing comes after it. SOURCE_LOST where it was the link. */
+  onEnd(error: PagewakeError): void;
+}
+
+const OK: number = status.OK;
+const CONNECT_TIMEOUT_MS = 2000;
+
+export class StreamClient {
+  readonly #options: StreamClientOptions;
+  readonly #events: StreamClientEvents;
+  #session: ClientHttp2Session | undefined;
+  #stream: ClientHttp2Stream | undefined;
+  /** What was written before there was a connection. */
+  #early: Buffer[] = [];
+  #next = 0;
+  #over = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** Connects at once; messages may be written at once. Throws UserError for what is wrong with the link's options. */
+  constructor(options: StreamClientOptions, events: StreamClientEvents) {
+    this.#options = options;
+    this.#events = events;
+    this.#connect();
+  }
+
+  write(message: Uint8Array): void {
+    if (this.#over) return;
+    const framed = Buffer.allocUnsafe(MESSAGE_PREFIX_BYTES + message.length);
+    framed.set(message, MESSAGE_PREFIX_BYTES);
+    putMessagePrefix(framed, MESSAGE_PREFIX_BYTES, message.length);
+    if (this.#stream === undefined) this.#early.push(framed);
+    else this.#stream.write(framed);
+  }
+
+  /** Ends the call without a word to `onEnd`. */
+  cancel(): void {
+    this.#over = true;
+    this.#close(constants.NGHTTP2_CANCEL);
+  }
+
+  #connect(): void {
+    const { addresses, link, windowBytes, connectTimeoutMs = CONNECT_TIMEOUT_MS } = this.#options;
+    const address = addresses[this.#next++];
+    if (address === undefined) throw new RangeError('no address to connect to');
+    const { at, tls } = linkSecurity(address, link);
+    const target = formatAddress(at);
+    const settings = { initialWindowSize: windowBytes, enablePush: false };
+    const session =
+      tls === undefined
+        ? connect(`http://${target}`, { settings })
+        : connect(`https://${target}`, {
+            settings,
+            servername: tls.serverName,
+            checkServerIdentity: tls.checkServerIdentity,
+            ...(tls.ca === null ? {} : { ca: tls.ca }),
+            ...(tls.cert === null || tls.key === null ? {} : { cert: tls.cert, key: tls.key }),
+          });
+    this.#session = session;
+    const last = this.#next === addresses.length;
+    const timer = setTimeout(
+      () => session.destroy(new Error(`no answer within ${connectTimeoutMs} ms`)),
+      connectTimeoutMs,
+    );
+    if (last) clearTimeout(timer);
+    session.once('remoteSettings', () => {
+      clearTimeout(timer);
+      if (!this.#over && this.#session === session) this.#open(session);
+    });
+    session.on('error', (error: unknown) => {
+      clearTimeout(timer);
+      if (this.#session !== session || this.#over) return;
+      if (this.#stream === undefined && !last) this.#connect();
+      else this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: ${messageOf(error)}`));
+    });
+    session.on('close', () => {
+      clearTimeout(timer);
+      if (this.#session === session)
+        this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: connection closed`));
+    });
+  }
+
+  #open(session: ClientHttp2Session): void {
+    session.setLocalWindowSize(this.#options.windowBytes);
+    this.#keepAlive(session);
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': this.#options.path,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    this.#stream = stream;
+    const reader = new MessageReader(MAX_MESSAGE_BYTES, (message) => {
+      if (!this.#over) this.#events.onMessage(message);
+    });
+    let trailers: IncomingHttpHeaders | undefined;
+    // A call that fails at once has its status in the headers.
+    stream.on('response', (headers) => (trailers = headers));
+    stream.on('trailers', (headers) => (trailers = headers));
+    stream.on('data', (chunk: Buffer) => {
+      try {
+        reader.push(chunk);
+      } catch (error) {
+        // What else is thrown is a bug of ours, and not the end of a call.
+        if (!(error instanceof PagewakeError)) throw error;
+        this.#end(error);
+      }
+    });
+    stream.on('error', () => undefined);
+    // Trailers are told in the turn after the end.
+    stream.on('end', () => setImmediate(() => this.#end(errorOf(trailers))));
+    stream.on('close', () => this.#end(errorOf(trailers)));
+    for (const message of this.#early.splice(0)) stream.write(message);
+  }
+
+  /** A peer that vanished without a word is noticed after two of these. */
+  #keepAlive(session: ClientHttp2Session): void {
+    let answered = true;
+    this.#timer = setInterval(() => {
+      if (!answered) session.destroy(new Error('keepalive was not answered'));
+      else if (!session.destroyed) {
+        answered = false;
+        session.ping(() => (answered = true));
+      }
+    }, KEEPALIVE_MS).unref();
+  }
+
+  #end(error: PagewakeError): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#close(constants.NGHTTP2_CANCEL);
+    this.#events.onEnd(error);
+  }
+
+  #close(code: number): void {
+    clearInterval(this.#timer);
+    this.#stream?.close(code);
+    this.#session?.destroy();
+  }
+}
+
+/** What the end of a call means, by its trailers. An end without a status is a link that broke. */
+function errorOf(trailers: IncomingHttpHeaders | undefined): PagewakeError {
+  const code = trailers?.['grpc-status'];
+  if (trailers === undefined || code === undefined)
+    return new PagewakeError(ErrorReason.SOURCE_LOST, 'the connection to the source broke');
+  if (Number(code) === OK) return new PagewakeError(ErrorReason.SOURCE_LOST, 'the source ended the stream');
+  const text = trailers['grpc-message'];
+  const details = typeof text === 'string' ? decodeURIComponent(text) : '';
+  return fromServiceError(
+    { code: Number(code), details, metadata: Metadata.fromHttp2Headers(trailers) },
+    ErrorReason.SOURCE_LOST,
+  );
+}
