@@ -12,6 +12,8 @@ export interface MemoryDescriptors {
   /** In the order in which regions name them; none for anonymous memory. */
   readonly files: readonly number[];
   readonly pid: number | undefined;
+  /** Ledger pages that an agent that died may have installed without noting it. */
+  readonly inDoubt?: readonly number[];
 }
 
 /** A run of pages inside one region. */
@@ -28,12 +30,14 @@ export class VmMemory {
   readonly uffd: Uffd | undefined;
   readonly #files: readonly MemoryFile[];
   readonly #process: ProcessMemory | undefined;
+  readonly #inDoubt: ReadonlySet<number>;
 
   /** Takes the descriptors over: they are closed with this object. */
   constructor(regions: readonly RegionInput[], descriptors: MemoryDescriptors) {
     this.layout = new GuestLayout(regions);
     this.uffd = descriptors.uffd === undefined ? undefined : Uffd.adopt(descriptors.uffd);
     this.#files = descriptors.files.map((fd) => MemoryFile.adopt(fd));
+    this.#inDoubt = new Set(descriptors.inDoubt);
     this.#process =
       descriptors.files.length === 0 && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
   }
@@ -73,6 +77,11 @@ export class VmMemory {
     const file = this.#fileOf(run);
     if (file) return file.read(into, 0, sizeOf(run), fileOffsetOf(run));
     return this.#process?.read(into, 0, sizeOf(run), addressOf(run)) ?? { kind: 'refused', bytes: 0, errno: 'ESRCH' };
+  }
+
+  /** The page may hold what came from the source already, and what the guest has written over it since. */
+  isInDoubt(ledgerPage: number): boolean {
+    return this.#inDoubt.has(ledgerPage);
   }
 
   unregister(region: Region): Outcome {

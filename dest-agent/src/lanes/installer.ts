@@ -142,7 +142,8 @@ export class PageInstaller {
   }
 
   /**
-   * EEXIST on a page that only this lane may install. Somebody filled it behind our back (a VMM that touched its memory before it
+   * EEXIST on a page that only this lane may install. An agent that died had it installed and did not come to note it, and the guest may have written
+   * since: what is there counts. Else somebody filled it behind our back (a VMM that touched its memory before it
    * registered it): right content is fine, any other is a wrong page that a guest may have seen.
    */
   #alreadyThere(
@@ -153,6 +154,11 @@ export class PageInstaller {
     before: number,
     woken: number[],
   ): Step {
+    if (this.#memory.isInDoubt(page.region.firstLedgerPage + page.firstPage)) {
+      this.#commit(call, page, woken);
+      this.#memory.wake(page);
+      return { pages: before + 1, stop: undefined };
+    }
     const size = sizeOf(page);
     const found = Buffer.alloc(size);
     const read = this.#memory.readBack(page, found);

@@ -28,6 +28,8 @@ export interface LaneStart {
   readonly peer: MessagePort;
   /** 0 to 1: the share of faults whose spans are recorded. */
   readonly traceRatio: number;
+  /** A guest waits already: nothing hangs on whether the source can be reached at the start. */
+  readonly patient?: boolean;
 }
 
 /** The memory of one VM as a lane needs it. Descriptors are the lane's own copies: it closes them. */
@@ -41,6 +43,8 @@ export interface AttachedMemory {
   /** The VMM's process where the agent can see it: anonymous memory is read back through it. */
   readonly pid: number | undefined;
   readonly ledgerId: number;
+  /** Ledger pages that an agent that died may have installed without noting it. */
+  readonly inDoubt?: readonly number[];
 }
 
 export interface TraceIds {

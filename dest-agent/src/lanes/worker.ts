@@ -56,7 +56,7 @@ export async function runLane(handle: (message: ToLane, context: LaneContext) =>
   };
   port.on('message', (message: ToLane) => handle(message, context));
   try {
-    await link.connect(CONNECT_TIMEOUT_MS);
+    if (start.patient !== true) await link.connect(CONNECT_TIMEOUT_MS);
     post({ type: 'started' });
   } catch (error) {
     if (!(error instanceof PagewakeError)) throw error;

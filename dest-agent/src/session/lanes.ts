@@ -9,12 +9,15 @@ import {
   type FaultCounter,
 } from '../lanes/counters.ts';
 import type { AttachedMemory, FromLane, SourceCredentials, SourceOpened, ToLane, TraceIds } from '../lanes/messages.ts';
+import type { Unregistered } from '../lanes/teardown.ts';
 import { Lane } from './lane.ts';
 
 export interface LanesOptions {
   readonly sourceAddress: string;
   readonly credentials: SourceCredentials;
   readonly traceRatio: number;
+  /** See LaneStart. */
+  readonly patient?: boolean;
   onMessage(message: FromLane): void;
   onCrash(error: Error): void;
 }
@@ -50,6 +53,7 @@ export class Lanes {
       credentials: options.credentials,
       hint: hint.buffer,
       traceRatio: options.traceRatio,
+      patient: options.patient ?? false,
     };
     this.fault = new Lane(
       new URL('../lanes/fault-worker.ts', import.meta.url),
@@ -81,6 +85,14 @@ export class Lanes {
   both(message: ToLane): void {
     this.fault.post(message);
     this.bulk.post(message);
+  }
+
+  /** Lets go of the source, then gives the ranges back to the kernel. */
+  async unregister(): Promise<Unregistered> {
+    await this.detachSource();
+    const unregistered = this.fault.next('unregistered');
+    this.fault.post({ type: 'unregister' });
+    return unregistered;
   }
 
   async detachSource(): Promise<void> {

@@ -6,13 +6,15 @@ const LOOK_AGAIN_MS = 250;
 export class ProcessEnd {
   readonly #timer: NodeJS.Timeout;
 
-  /** Neither is called before the constructor returns. `onStillThere`: once, if it outlives the first look. */
-  constructor(pid: number, onGone: () => void, onStillThere: () => void) {
-    const started = startOf(pid);
+  /**
+   * Neither is called before the constructor returns. `onStillThere`: once, if it outlives the first look.
+   * @param began when the process that is meant began; default: the one that has this pid now
+   */
+  constructor(pid: number, onGone: () => void, onStillThere: () => void, began = beganAt(pid)) {
     let looks = 0;
     // Not once: a process that is being killed closes its sockets before it is gone.
     this.#timer = setInterval(() => {
-      if (started === undefined || startOf(pid) !== started) {
+      if (began === undefined || beganAt(pid) !== began) {
         this.stop();
         onGone();
       } else if (++looks === 1) onStillThere();
@@ -28,7 +30,7 @@ export class ProcessEnd {
  * When the process began, in the kernel's ticks, so that a number that was given to another process since is told apart. Undefined: it
  * is gone, or a zombie, which has no memory any more.
  */
-function startOf(pid: number): string | undefined {
+export function beganAt(pid: number): string | undefined {
   let stat: string;
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
