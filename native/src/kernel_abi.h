@@ -74,5 +74,6 @@ struct PagemapScan {
 static_assert(sizeof(PagemapScan) == 96);
 inline constexpr unsigned long kPagemapScan = _IOWR('f', 16, PagemapScan);
 inline constexpr uint64_t kPageIsPresent = 1 << 3;
+inline constexpr uint64_t kPageIsSwapped = 1 << 4;
 
 }  // namespace pagewake::abi

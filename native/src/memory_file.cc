@@ -7,13 +7,24 @@
 #include <vector>
 
 #include "addon.h"
-#include "scan.h"
+#include "holes.h"
 
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21u << 26)
 #endif
 
 namespace pagewake {
+
+namespace {
+
+// After the search: past the end of a file everything looks like a hole.
+void refuse_shorter(int fd, uint64_t end, HoleSearch& search) {
+  const int64_t size = file::size(fd);
+  if (size >= 0 && static_cast<uint64_t>(size) >= end) return;
+  search.fail(EFAULT, "fstat", "the file became shorter: " + std::to_string(size) + " bytes");
+}
+
+}  // namespace
 
 Napi::Function MemoryFile::define(Napi::Env env) {
   using M = MemoryFile;
@@ -24,7 +35,8 @@ Napi::Function MemoryFile::define(Napi::Env env) {
        InstanceMethod("sizeBytes", &M::size_bytes), InstanceMethod("kind", &M::kind), InstanceMethod("write", &M::write),
        InstanceMethod("writeRuns", &M::write_runs), InstanceMethod("read", &M::read), InstanceMethod("dataRuns", &M::data_runs),
        InstanceMethod("punch", &M::punch), InstanceMethod("store", &M::store), InstanceMethod("load", &M::load),
-       InstanceMethod("scanZeroPages", &M::scan_zero_pages), InstanceMethod("duplicate", &M::duplicate),
+       InstanceMethod("findHoles", &M::find_holes),
+       InstanceMethod("stillHoles", &M::still_holes), InstanceMethod("duplicate", &M::duplicate),
        InstanceMethod("close", &M::close)});
 }
 
@@ -222,36 +234,40 @@ Napi::Value MemoryFile::load(const Napi::CallbackInfo& info) {
 }
 
 // (offset, length, pageSizeBytes) -> promise of pairs: first byte, length
-Napi::Value MemoryFile::scan_zero_pages(const Napi::CallbackInfo& info) {
+Napi::Value MemoryFile::find_holes(const Napi::CallbackInfo& info) {
   Args args(info);
   const uint64_t offset = args.whole(0, "offset");
   const uint64_t length = args.whole(1, "length");
   const uint64_t pageSize = args.whole(2, "pageSizeBytes", UINT32_MAX);
-  args.require(pageSize > 0 && length % (pageSize > 0 ? pageSize : 1) == 0, "length must be a whole number of pages");
-  if (!args || !require_open(info, "pread") || !require_inside_now(info, offset, length)) return info.Env().Undefined();
-  // A descriptor of its own: the file may be closed while the scan runs.
+  args.require(pageSize > 0 && offset % (pageSize > 0 ? pageSize : 1) == 0 && length % (pageSize > 0 ? pageSize : 1) == 0,
+               "offset and length must be whole numbers of pages");
+  if (!args || !require_open(info, "lseek") || !require_inside_now(info, offset, length)) return info.Env().Undefined();
+  // A descriptor of its own: the file may be closed while the search runs.
   auto fd = std::make_shared<UniqueFd>(fd_.duplicate());
   if (!fd->open()) {
     throw_native(info.Env(), errno, "fcntl", "F_DUPFD_CLOEXEC");
     return info.Env().Undefined();
   }
-  return run_scan(info.Env(), [fd, offset, length, pageSize](ScanResult& result) {
-    PageScanner scanner(
-        pageSize, "pread", [&](std::span<uint8_t> into, uint64_t at) { return file::read(fd->get(), into, offset + at); }, result);
-    for (uint64_t at = 0; at < length;) {
-      // Extents know nothing of our pages: a page is a hole only where all of it is.
-      const auto data = file::next_data(fd->get(), offset + at, offset + length);
-      const uint64_t first = data ? (data->first - offset) / pageSize * pageSize : length;
-      const uint64_t end = data ? (data->first - offset + data->length + pageSize - 1) / pageSize * pageSize : length;
-      scanner.zeros(at, first - at);
-      if (!scanner.scan(first, end - first)) return;
-      at = end;
-    }
-    const int64_t size = file::size(fd->get());
-    if (size < 0 || static_cast<uint64_t>(size) < offset + length) {
-      result.fail(EFAULT, "fstat", "the file became shorter during the scan: " + std::to_string(size) + " bytes");
-    }
+  return pagewake::find_holes(info.Env(), [fd, offset, length, pageSize](HoleSearch& search) {
+    search.look([&](uint64_t start, uint64_t end) { return file::next_data(fd->get(), start, end); }, offset, offset + length, pageSize);
+    refuse_shorter(fd->get(), offset + length, search);
   });
+}
+
+// (holes: pairs of first byte and length, pageSizeBytes) -> pairs
+Napi::Value MemoryFile::still_holes(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const std::span<double> pairs = args.doubles(0, "holes");
+  const uint64_t pageSize = args.whole(1, "pageSizeBytes", UINT32_MAX);
+  std::vector<ByteRun> holes;
+  args.require(holes_of(pairs, pageSize, holes), "holes must be ascending pairs of first byte and length, whole pages");
+  if (!args || !require_open(info, "lseek")) return info.Env().Undefined();
+  HoleSearch search;
+  search.looksLeft = looks_for(holes.size());
+  const NextData next = [this](uint64_t start, uint64_t end) { return file::next_data(fd_.get(), start, end); };
+  for (const ByteRun& hole : holes) search.look(next, hole.first, hole.first + hole.length, pageSize);
+  if (!holes.empty()) refuse_shorter(fd_.get(), holes.back().first + holes.back().length, search);
+  return told_holes(info.Env(), search);
 }
 
 Napi::Value MemoryFile::duplicate(const Napi::CallbackInfo& info) {

@@ -28,7 +28,8 @@ class MemoryFile : public Napi::ObjectWrap<MemoryFile> {
   Napi::Value punch(const Napi::CallbackInfo& info);
   Napi::Value store(const Napi::CallbackInfo& info);
   Napi::Value load(const Napi::CallbackInfo& info);
-  Napi::Value scan_zero_pages(const Napi::CallbackInfo& info);
+  Napi::Value find_holes(const Napi::CallbackInfo& info);
+  Napi::Value still_holes(const Napi::CallbackInfo& info);
   Napi::Value duplicate(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 

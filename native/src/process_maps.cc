@@ -1,5 +1,6 @@
 #include "process_maps.h"
 
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -8,6 +9,7 @@
 #include <cstring>
 
 #include "file_calls.h"
+#include "kernel_abi.h"
 
 namespace pagewake::process {
 
@@ -27,9 +29,9 @@ bool names_userfaultfd(const char* flags) { return std::strstr(flags, " um") != 
 
 }  // namespace
 
-std::vector<Mapping> mappings(pid_t pid, uint64_t start, uint64_t end, int& error) {
+std::vector<Mapping> mappings(pid_t pid, MapsFile from, uint64_t start, uint64_t end, int& error) {
   std::vector<Mapping> found;
-  const std::string path = "/proc/" + std::to_string(pid) + "/smaps";
+  const std::string path = "/proc/" + std::to_string(pid) + (from == MapsFile::smaps ? "/smaps" : "/maps");
   FILE* file = ::fopen(path.c_str(), "re");
   error = file == nullptr ? errno : 0;
   if (file == nullptr) return found;
@@ -80,6 +82,27 @@ ByteRun Population::next(uint64_t start, uint64_t end) {
 }
 
 ByteRun Population::next_by_pagemap(uint64_t start, uint64_t end) {
+  const uint64_t page = base_page();
+  abi::PageRegion populated{};
+  abi::PagemapScan scan{};
+  scan.size = sizeof scan;
+  scan.start = start / page * page;
+  scan.end = (end + page - 1) / page * page;
+  scan.vec = reinterpret_cast<uint64_t>(&populated);
+  scan.vecLen = 1;
+  scan.categoryAnyOfMask = abi::kPageIsPresent | abi::kPageIsSwapped;
+  // Not of the return mask: what is in memory and what is in swap is one run.
+  scan.returnMask = 0;
+  const int found = ::ioctl(pagemap_.get(), abi::kPagemapScan, &scan);
+  // Linux before 6.7, or it was refused: an entry a page instead.
+  if (found < 0) return next_by_entries(start, end);
+  if (found == 0) return {end, 0};
+  const uint64_t first = populated.start > start ? populated.start : start;
+  const uint64_t stop = populated.end < end ? populated.end : end;
+  return {first, stop - first};
+}
+
+ByteRun Population::next_by_entries(uint64_t start, uint64_t end) {
   constexpr size_t kEntries = 512;
   const uint64_t page = base_page();
   uint64_t entries[kEntries];

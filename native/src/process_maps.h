@@ -18,11 +18,14 @@ struct Mapping {
   uint64_t fileOffset = 0;
   uint64_t inode = 0;
   bool shared = false;
-  bool trapped = false;  // registered with a userfaultfd: what is absent is not zero but not there yet
+  bool trapped = false;  // registered with a userfaultfd: what is absent is not zero but not there yet; known only from smaps
 };
 
+// smaps walks the page tables of every mapping, and holds the process up meanwhile; maps does neither.
+enum class MapsFile { maps, smaps };
+
 // The mappings that overlap [start, end), ascending. An errno in `error` where /proc does not tell.
-std::vector<Mapping> mappings(pid_t pid, uint64_t start, uint64_t end, int& error);
+std::vector<Mapping> mappings(pid_t pid, MapsFile from, uint64_t start, uint64_t end, int& error);
 
 // Answers which bytes of one mapping are populated, without populating any. Where the system does not tell, all are.
 class Population {
@@ -33,6 +36,7 @@ class Population {
 
  private:
   ByteRun next_by_pagemap(uint64_t start, uint64_t end);
+  ByteRun next_by_entries(uint64_t start, uint64_t end);
 
   const Mapping mapping_;
   UniqueFd file_;     // of a shared mapping: its holes are where nothing was ever written, by anybody

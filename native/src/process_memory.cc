@@ -5,12 +5,14 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <vector>
 
 #include "addon.h"
 #include "args.h"
+#include "holes.h"
 #include "process_maps.h"
-#include "scan.h"
 
 namespace pagewake {
 
@@ -30,60 +32,41 @@ int permission_error(pid_t pid) {
   return ::process_vm_readv(pid, &local, 1, &remote, 1, 0) < 0 && errno != EFAULT ? errno : 0;
 }
 
-struct ScanRange {
-  uint64_t address;
-  uint64_t length;
-  uint64_t pageSize;
-};
-
-// False where the scan must end. `from` and `to` are bytes of the scan: whole pages that begin in this mapping.
-bool scan_mapping(const TargetProcess& process, const process::Mapping& mapping, const ScanRange& range, uint64_t from, uint64_t to,
-                  PageScanner& scanner) {
-  process::Population population(process.pid, mapping);
-  const uint64_t limit = mapping.end - range.address < to ? mapping.end - range.address : to;
-  for (uint64_t at = from; at < to;) {
-    const ByteRun run = population.next(range.address + at, range.address + limit);
-    if (run.length == 0) {
-      // A last page that reaches into the next mapping is read: nothing is known of its rest.
-      const uint64_t whole = limit / range.pageSize * range.pageSize;
-      if (whole > at) scanner.zeros(at, whole - at);
-      at = whole > at ? whole : at;
-      return at >= to || scanner.scan(at, to - at);
-    }
-    const uint64_t first = (run.first - range.address) / range.pageSize * range.pageSize;
-    const uint64_t end = (run.first + run.length - range.address + range.pageSize - 1) / range.pageSize * range.pageSize;
-    scanner.zeros(at, first - at);
-    if (!scanner.scan(first, end - first)) return false;
-    at = end;
+// The mappings that lie in the way of [start, end). False, and `search` says why, where /proc does not tell or memory is not whole.
+bool mappings_of(const TargetProcess& process, process::MapsFile from, uint64_t start, uint64_t end, std::vector<process::Mapping>& found,
+                 HoleSearch& search) {
+  const char* file = from == process::MapsFile::smaps ? "smaps" : "maps";
+  int error = 0;
+  found = process::mappings(process.pid, from, start, end, error);
+  if (error != 0) search.fail(error == ENOENT ? ESRCH : error, file, "process " + std::to_string(process.pid));
+  for (const process::Mapping& mapping : found) {
+    // Calling absent what is still to come a hole would be a lie.
+    if (mapping.trapped) search.fail(EBUSY, file, "memory at " + hex(mapping.start) + " is registered with a userfaultfd: it is not whole yet");
   }
-  return true;
+  return search.error == 0;
 }
 
-void scan_process(const TargetProcess& process, const ScanRange& range, ScanResult& result) {
-  int error = 0;
-  const auto mappings = process::mappings(process.pid, range.address, range.address + range.length, error);
-  if (error != 0) return result.fail(error == ENOENT ? ESRCH : error, "smaps", "process " + std::to_string(process.pid));
+// Holes of `runs`, which ascend: the pages that lie in one mapping and are not populated. Everything else is for the reading to find out.
+void search_process(const TargetProcess& process, const std::vector<process::Mapping>& mappings, const std::vector<ByteRun>& runs,
+                    uint64_t pageSize, HoleSearch& search) {
+  auto run = runs.begin();
   for (const process::Mapping& mapping : mappings) {
-    // Reading what is absent would wait for a pager, and calling it zero would be a lie.
-    if (mapping.trapped) {
-      return result.fail(EBUSY, "smaps", "memory at " + hex(mapping.start) + " is registered with a userfaultfd: it is not whole yet");
+    process::Population population(process.pid, mapping);
+    const NextData next = [&population](uint64_t start, uint64_t end) -> std::optional<ByteRun> {
+      const ByteRun data = population.next(start, end);
+      return data.length == 0 ? std::nullopt : std::optional(data);
+    };
+    const uint64_t first = (mapping.start + pageSize - 1) / pageSize * pageSize;
+    const uint64_t last = mapping.end / pageSize * pageSize;
+    for (; run != runs.end() && run->first < last; run++) {
+      const uint64_t end = run->first + run->length;
+      search.look(next, std::max(first, run->first), std::min(last, end), pageSize);
+      // It goes on in the next mapping.
+      if (end > last) break;
     }
   }
-  PageScanner scanner(
-      range.pageSize, "process_vm_readv",
-      [&](std::span<uint8_t> into, uint64_t at) { return process.read(into, range.address + at); }, result);
-  uint64_t at = 0;
-  for (const process::Mapping& mapping : mappings) {
-    if (mapping.start > range.address + at) break;
-    const uint64_t end = mapping.end - range.address < range.length ? mapping.end - range.address : range.length;
-    const uint64_t to = (end + range.pageSize - 1) / range.pageSize * range.pageSize;
-    if (to <= at) continue;
-    if (!scan_mapping(process, mapping, range, at, to, scanner)) return;
-    at = to;
-  }
-  if (at < range.length) return result.fail(EFAULT, "smaps", "nothing is mapped at " + hex(range.address + at));
   // The numbers in /proc may have come to mean another process meanwhile.
-  if (!process.alive()) result.fail(ESRCH, "smaps", "process " + std::to_string(process.pid) + " exited during the scan");
+  if (!process.alive()) search.fail(ESRCH, "maps", "process " + std::to_string(process.pid) + " exited");
 }
 
 }  // namespace
@@ -114,8 +97,8 @@ Outcome TargetProcess::read(std::span<uint8_t> into, uint64_t address) const {
 Napi::Function ProcessMemory::define(Napi::Env env) {
   using P = ProcessMemory;
   return DefineClass(env, "ProcessMemory",
-                     {InstanceMethod("read", &P::read), InstanceMethod("scanZeroPages", &P::scan_zero_pages),
-                      InstanceMethod("alive", &P::alive), InstanceMethod("close", &P::close)});
+                     {InstanceMethod("read", &P::read), InstanceMethod("findHoles", &P::find_holes),
+                      InstanceMethod("stillHoles", &P::still_holes), InstanceMethod("alive", &P::alive), InstanceMethod("close", &P::close)});
 }
 
 // (pid)
@@ -152,17 +135,39 @@ Napi::Value ProcessMemory::read(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), encode(process_->read(into, address)));
 }
 
-// (address, length, pageSizeBytes) -> promise of pairs: first byte after `address`, length
-Napi::Value ProcessMemory::scan_zero_pages(const Napi::CallbackInfo& info) {
+// (address, length, pageSizeBytes) -> promise of pairs: first byte, length
+Napi::Value ProcessMemory::find_holes(const Napi::CallbackInfo& info) {
   Args args(info);
   const uint64_t address = args.whole(0, "address");
   const uint64_t length = args.whole(1, "length");
   const uint64_t pageSize = args.whole(2, "pageSizeBytes", UINT32_MAX);
-  args.require(pageSize > 0 && length % (pageSize > 0 ? pageSize : 1) == 0, "length must be a whole number of pages");
-  if (!args || !require_open(info, "process_vm_readv")) return info.Env().Undefined();
-  return run_scan(info.Env(), [process = process_, range = ScanRange{address, length, pageSize}](ScanResult& result) {
-    scan_process(*process, range, result);
+  args.require(pageSize > 0 && address % (pageSize > 0 ? pageSize : 1) == 0 && length % (pageSize > 0 ? pageSize : 1) == 0,
+               "address and length must be whole numbers of pages");
+  if (!args || !require_open(info, "pagemap")) return info.Env().Undefined();
+  return pagewake::find_holes(info.Env(), [process = process_, address, length, pageSize](HoleSearch& search) {
+    std::vector<process::Mapping> mappings;
+    if (!mappings_of(*process, process::MapsFile::smaps, address, address + length, mappings, search)) return;
+    search_process(*process, mappings, {{address, length}}, pageSize, search);
   });
+}
+
+// (holes: pairs of first byte and length, pageSizeBytes) -> pairs
+Napi::Value ProcessMemory::still_holes(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const std::span<double> pairs = args.doubles(0, "holes");
+  const uint64_t pageSize = args.whole(1, "pageSizeBytes", UINT32_MAX);
+  std::vector<ByteRun> holes;
+  args.require(holes_of(pairs, pageSize, holes), "holes must be ascending pairs of first byte and length, whole pages");
+  if (!args || !require_open(info, "pagemap")) return info.Env().Undefined();
+  HoleSearch search;
+  search.looksLeft = looks_for(holes.size());
+  std::vector<process::Mapping> mappings;
+  const uint64_t start = holes.empty() ? 0 : holes.front().first;
+  const uint64_t end = holes.empty() ? 0 : holes.back().first + holes.back().length;
+  if (mappings_of(*process_, process::MapsFile::maps, start, end, mappings, search)) {
+    search_process(*process_, mappings, holes, pageSize, search);
+  }
+  return told_holes(info.Env(), search);
 }
 
 Napi::Value ProcessMemory::alive(const Napi::CallbackInfo& info) {

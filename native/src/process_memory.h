@@ -29,12 +29,13 @@ class ProcessMemory : public Napi::ObjectWrap<ProcessMemory> {
 
  private:
   Napi::Value read(const Napi::CallbackInfo& info);
-  Napi::Value scan_zero_pages(const Napi::CallbackInfo& info);
+  Napi::Value find_holes(const Napi::CallbackInfo& info);
+  Napi::Value still_holes(const Napi::CallbackInfo& info);
   Napi::Value alive(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
   bool require_open(const Napi::CallbackInfo& info, const char* call);
 
-  std::shared_ptr<const TargetProcess> process_;  // a running scan holds it too
+  std::shared_ptr<const TargetProcess> process_;  // a running search holds it too
 };
 
 }  // namespace pagewake

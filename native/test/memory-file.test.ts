@@ -21,11 +21,12 @@ function readAll(file: MemoryFile): Buffer {
   return bytes;
 }
 
-/** What scanZeroPages should say, from the bytes alone. */
-function naiveZeroRuns(bytes: Buffer, offset: number, length: number, pageSize: number): number[] {
+/** What findHoles should say, from the pages of 4 KiB that were written alone. */
+function naiveHoles(written: ReadonlySet<number>, offset: number, length: number, pageSize: number): number[] {
   const runs: number[] = [];
   for (let at = offset; at < offset + length; at += pageSize) {
-    if (!bytes.subarray(at, at + pageSize).every((byte) => byte === 0)) continue;
+    const pages = Array.from({ length: pageSize / PAGE_BYTES }, (_, i) => at / PAGE_BYTES + i);
+    if (pages.some((page) => written.has(page))) continue;
     const last = runs.length - 1;
     if (runs.length > 0 && (runs[last - 1] ?? 0) + (runs[last] ?? 0) === at) runs[last] = (runs[last] ?? 0) + pageSize;
     else runs.push(at, pageSize);
@@ -169,46 +170,69 @@ test('huge pages that the machine does not have are refused when they are stored
 
 for (const pageSize of [PAGE_BYTES, 16 * PAGE_BYTES]) {
   test(
-    `the zero scan agrees with the bytes, holes and written zeros alike (${pageSize} bytes a page)`,
+    `holes are what nobody wrote, and at a later look what nobody has written since (${pageSize} bytes a page)`,
     { timeout: HANG_MS },
     async (t) => {
       const pages = 1200;
       const file = memfd(t, pages);
-      for (let page = 0; page < pages; page++) {
-        const choice = (page * 7919) % 11;
-        if (choice < 4) file.write(pageOf(choice === 0 ? 0 : 1), 0, PAGE_BYTES, page * PAGE_BYTES);
-        // One byte, the last one.
-        else if (choice === 4) file.write(Buffer.of(1), 0, 1, (page + 1) * PAGE_BYTES - 1);
-      }
-      const before = Array.from(file.dataRuns(0, pages * PAGE_BYTES));
-      const bytes = readAll(file);
-      for (const [offset, length] of [
+      const written = new Set<number>();
+      const write = (page: number, value: number): void => {
+        file.write(pageOf(value), 0, PAGE_BYTES, page * PAGE_BYTES);
+        written.add(page);
+      };
+      for (let page = 0; page < pages; page++) if ((page * 7919) % 41 < 3) write(page, page % 2);
+      const ranges = [
         [0, 1200 * PAGE_BYTES],
-        [PAGE_BYTES, 16 * PAGE_BYTES],
-        [35 * PAGE_BYTES, 64 * PAGE_BYTES],
-      ] as const) {
-        const runs = await file.scanZeroPages(offset, length, pageSize);
-        assert.deepEqual(Array.from(runs), naiveZeroRuns(bytes, offset, length, pageSize));
+        [16 * PAGE_BYTES, 16 * PAGE_BYTES],
+        [32 * PAGE_BYTES, 64 * PAGE_BYTES],
+      ] as const;
+      const found: Float64Array[] = [];
+      for (const [offset, length] of ranges) {
+        const holes = await file.findHoles(offset, length, pageSize);
+        assert.deepEqual(Array.from(holes), naiveHoles(written, offset, length, pageSize));
+        assert.deepEqual(file.stillHoles(holes, pageSize), holes);
+        found.push(holes);
       }
-      assert.deepEqual(Array.from(file.dataRuns(0, pages * PAGE_BYTES)), before, 'no hole was filled by looking');
+      assert.equal(file.dataRuns(0, pages * PAGE_BYTES).length / 2, written.size, 'no hole was filled by looking');
+      for (let page = 5; page < pages; page += 97) write(page, 1);
+      for (const [i, [offset, length]] of ranges.entries()) {
+        const still = file.stillHoles(found[i] ?? assert.fail(), pageSize);
+        assert.deepEqual(Array.from(still), naiveHoles(written, offset, length, pageSize));
+      }
     },
   );
 }
 
-test('a scan goes on when its file is closed', { timeout: HANG_MS }, async () => {
-  const file = MemoryFile.createMemfd('test', 64 * MIB);
-  const scan = file.scanZeroPages(0, 64 * MIB, PAGE_BYTES);
-  file.close();
-  assert.deepEqual(Array.from(await scan), [0, 64 * MIB]);
+test('a hole that was cut up beyond measure may be told as less, never as more', { timeout: HANG_MS }, async (t) => {
+  const pages = 4096;
+  const file = memfd(t, pages);
+  const holes = await file.findHoles(0, pages * PAGE_BYTES, PAGE_BYTES);
+  assert.deepEqual(Array.from(holes), [0, pages * PAGE_BYTES]);
+  for (let page = 1; page < pages; page += 2) file.write(pageOf(1), 0, PAGE_BYTES, page * PAGE_BYTES);
+  const still = file.stillHoles(holes, PAGE_BYTES);
+  assert.ok(still.length > 0 && still.length / 2 < pages / 2, `${String(still.length / 2)} holes`);
+  for (let i = 0; i < still.length; i += 2)
+    assert.deepEqual([((still[i] ?? 0) / PAGE_BYTES) % 2, still[i + 1]], [0, PAGE_BYTES]);
 });
 
-test('the end of a file that became shorter is no hole: data runs and the scan refuse it, read is absent', async (t) => {
+test('a search goes on when its file is closed', { timeout: HANG_MS }, async () => {
+  const file = MemoryFile.createMemfd('test', 64 * MIB);
+  const search = file.findHoles(0, 64 * MIB, PAGE_BYTES);
+  file.close();
+  assert.deepEqual(Array.from(await search), [0, 64 * MIB]);
+});
+
+test('the end of a file that became shorter is no hole: data runs and holes refuse it, read is absent', async (t) => {
   const path = join(temporaryFolder(t), 'memory');
   writeFileSync(path, Buffer.alloc(4 * PAGE_BYTES, 1));
   const short = MemoryFile.open(path, { write: false });
   t.after(() => short.close());
   truncateSync(path, PAGE_BYTES);
-  await assert.rejects(short.scanZeroPages(0, 4 * PAGE_BYTES, PAGE_BYTES), RangeError);
+  await assert.rejects(short.findHoles(0, 4 * PAGE_BYTES, PAGE_BYTES), RangeError);
+  assert.throws(() => short.stillHoles(Float64Array.of(2 * PAGE_BYTES, PAGE_BYTES), PAGE_BYTES), {
+    code: 'EFAULT',
+    message: /became shorter/,
+  });
   assert.throws(() => short.dataRuns(0, 4 * PAGE_BYTES), RangeError);
   assert.deepEqual(short.read(Buffer.alloc(2 * PAGE_BYTES), 0, 2 * PAGE_BYTES, 0), {
     kind: 'absent',
@@ -216,10 +240,22 @@ test('the end of a file that became shorter is no hole: data runs and the scan r
   });
 });
 
-test('a scan of a range that is not whole pages is refused', async (t) => {
+test('a range that is not whole pages, and holes that nobody can have found, are refused', async (t) => {
   const file = memfd(t, 4);
-  await assert.rejects(file.scanZeroPages(0, PAGE_BYTES + 1, PAGE_BYTES), RangeError);
-  await assert.rejects(file.scanZeroPages(0, PAGE_BYTES, 0), RangeError);
+  await assert.rejects(file.findHoles(0, PAGE_BYTES + 1, PAGE_BYTES), RangeError);
+  await assert.rejects(file.findHoles(1, PAGE_BYTES, PAGE_BYTES), RangeError);
+  await assert.rejects(file.findHoles(0, PAGE_BYTES, 0), RangeError);
+  for (const pairs of [
+    [0],
+    [1, PAGE_BYTES],
+    [0, 1],
+    [0, 0],
+    [0, -PAGE_BYTES],
+    [NaN, PAGE_BYTES],
+    [PAGE_BYTES, PAGE_BYTES, 0, PAGE_BYTES],
+  ])
+    assert.throws(() => file.stillHoles(Float64Array.from(pairs), PAGE_BYTES), RangeError, pairs.join());
+  assert.deepEqual(Array.from(file.stillHoles(new Float64Array(0), PAGE_BYTES)), []);
 });
 
 test('a duplicate is the same file and outlives the first', (t) => {

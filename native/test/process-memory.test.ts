@@ -42,42 +42,53 @@ test(
 );
 
 for (const kind of ['anon', 'memfd']) {
-  test(
-    `the zero scan of ${kind} memory finds zeros and what was never written, and populates nothing`,
-    options,
-    async (t) => {
-      const { toucher, address, memory } = await target(t, kind);
-      for (const page of [0, 1, 7, 300, 511]) await toucher.ask(`fill ${page} 5`, /^filled/);
-      await toucher.ask('fill 8 0', /^filled/);
-      const before = await toucher.ask('resident', /^resident/);
-      const runs = await memory.scanZeroPages(address, PAGES * PAGE_BYTES, PAGE_BYTES);
-      const pages = Array.from(runs, (bytes) => bytes / PAGE_BYTES);
-      assert.deepEqual(pages, [2, 5, 8, 292, 301, 210]);
-      // Without the right to look at the files of mappings, shared memory has to be read.
-      if (kind === 'anon' || process.getuid?.() === 0) assert.equal(await toucher.ask('resident', /^resident/), before);
-      const large = await memory.scanZeroPages(address, PAGES * PAGE_BYTES, 16 * PAGE_BYTES);
-      assert.deepEqual(
-        Array.from(large, (bytes) => bytes / PAGE_BYTES),
-        [16, 272, 304, 192],
-      );
-    },
-  );
+  test(`holes of ${kind} memory are what was never written; looking fills none`, options, async (t) => {
+    const { toucher, address, memory } = await target(t, kind);
+    // Without the right to look at the files of mappings, shared memory has none that could be told.
+    const seen = kind === 'anon' || process.getuid?.() === 0;
+    for (const page of [0, 1, 7, 300, 511]) await toucher.ask(`fill ${page} 5`, /^filled/);
+    await toucher.ask('fill 8 0', /^filled/);
+    const before = await toucher.ask('resident', /^resident/);
+    const pagesOf = (runs: Float64Array): number[] =>
+      Array.from(runs, (bytes, i) => (i % 2 === 0 ? bytes - address : bytes) / PAGE_BYTES);
+    const holes = await memory.findHoles(address, PAGES * PAGE_BYTES, PAGE_BYTES);
+    assert.deepEqual(pagesOf(holes), seen ? [2, 5, 9, 291, 301, 210] : []);
+    assert.deepEqual(memory.stillHoles(holes, PAGE_BYTES), holes);
+    assert.equal(await toucher.ask('resident', /^resident/), before);
+    for (const page of [2, 100, 101]) await toucher.ask(`fill ${page} 5`, /^filled/);
+    assert.deepEqual(
+      pagesOf(memory.stillHoles(holes, PAGE_BYTES)),
+      seen ? [3, 4, 9, 91, 102, 198, 301, 210] : [],
+      'what was written since is none any more',
+    );
+  });
 }
 
-test('a scan across a gap is refused, and names the address', options, async (t) => {
+test('a large page is a hole only where all of it is one', options, async (t) => {
   const { toucher, address, memory } = await target(t, 'anon');
-  await toucher.ask('unmap 100 1', /^unmapped/);
-  const hex = (address + 100 * PAGE_BYTES).toString(16);
-  await assert.rejects(memory.scanZeroPages(address, PAGES * PAGE_BYTES, PAGE_BYTES), {
-    name: 'NativeError',
-    code: 'EFAULT',
-    message: new RegExp(`nothing is mapped at 0x${hex}`),
-  });
+  const large = 16 * PAGE_BYTES;
+  const first = Math.ceil(address / large);
+  await toucher.ask(`fill ${String(first * 16 - address / PAGE_BYTES + 35)} 5`, /^filled/);
+  const holes = await memory.findHoles(first * large, 20 * large, large);
+  assert.deepEqual(
+    Array.from(holes, (bytes, i) => bytes / large - (i % 2 === 0 ? first : 0)),
+    [0, 2, 3, 17],
+  );
 });
 
-test('memory under a userfaultfd is not called zero: it is not whole yet', options, async (t) => {
+test('a gap between mappings is no hole: it is for the reading to find', options, async (t) => {
+  const { toucher, address, memory } = await target(t, 'anon');
+  const whole = await memory.findHoles(address, PAGES * PAGE_BYTES, PAGE_BYTES);
+  assert.deepEqual(Array.from(whole), [address, PAGES * PAGE_BYTES]);
+  await toucher.ask('unmap 100 1', /^unmapped/);
+  const around = [address, 100 * PAGE_BYTES, address + 101 * PAGE_BYTES, (PAGES - 101) * PAGE_BYTES];
+  assert.deepEqual(Array.from(memory.stillHoles(whole, PAGE_BYTES)), around);
+  assert.deepEqual(Array.from(await memory.findHoles(address, PAGES * PAGE_BYTES, PAGE_BYTES)), around);
+});
+
+test('memory under a userfaultfd has no holes that could be told: it is not whole yet', options, async (t) => {
   const { address, memory } = await target(t, 'anon', 1);
-  await assert.rejects(memory.scanZeroPages(address, PAGES * PAGE_BYTES, PAGE_BYTES), {
+  await assert.rejects(memory.findHoles(address, PAGES * PAGE_BYTES, PAGE_BYTES), {
     code: 'EBUSY',
     message: /registered with a userfaultfd/,
   });
@@ -89,7 +100,11 @@ test('once the process has exited every call says so', options, async (t) => {
   await toucher.quit();
   await until('the end of the process', () => !memory.alive());
   assert.deepEqual(memory.read(pageOf(0), 0, PAGE_BYTES, address), { kind: 'exited', bytes: 0 });
-  await assert.rejects(memory.scanZeroPages(address, PAGE_BYTES, PAGE_BYTES), { code: 'ESRCH' });
+  await assert.rejects(memory.findHoles(address, PAGE_BYTES, PAGE_BYTES), { code: 'ESRCH' });
+  assert.equal(
+    codeOf(() => memory.stillHoles(Float64Array.of(address, PAGE_BYTES), PAGE_BYTES)),
+    'ESRCH',
+  );
 });
 
 test('a process that is not there is ESRCH; a closed handle is EBADF', options, async () => {

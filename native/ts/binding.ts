@@ -47,14 +47,16 @@ export interface NativeMemoryFile {
   punch(offset: number, length: number): PackedOutcome;
   store(source: Uint8Array, sourceOffset: number, length: number, fileOffset: number): PackedOutcome;
   load(into: Uint8Array, intoOffset: number, length: number, fileOffset: number): PackedOutcome;
-  scanZeroPages(offset: number, length: number, pageSizeBytes: number): Promise<Float64Array>;
+  findHoles(offset: number, length: number, pageSizeBytes: number): Promise<Float64Array>;
+  stillHoles(holes: Float64Array, pageSizeBytes: number): Float64Array;
   duplicate(): readonly [fd: OwnedFd, vm: OwnedFd];
   close(): void;
 }
 
 export interface NativeProcessMemory {
   read(into: Uint8Array, intoOffset: number, length: number, address: number): PackedOutcome;
-  scanZeroPages(address: number, length: number, pageSizeBytes: number): Promise<Float64Array>;
+  findHoles(address: number, length: number, pageSizeBytes: number): Promise<Float64Array>;
+  stillHoles(holes: Float64Array, pageSizeBytes: number): Float64Array;
   alive(): boolean;
   close(): void;
 }

@@ -25,14 +25,21 @@ export class ProcessMemory {
   }
 
   /**
-   * Finds the pages that hold only zeros. What was never populated is known from /proc and not read, so that the target's
-   * memory does not grow. Off this thread. The target must not change it meanwhile.
+   * Finds the pages that were never populated, from /proc and without reading any, so that the target's memory does not grow. Off this thread.
    *
-   * @returns pairs of first byte (from `address` on) and length in bytes, ascending and not touching
-   * @throws NativeError (rejection) EFAULT: not mapped; EBUSY: registered with a userfaultfd, so not whole; ESRCH: exited
+   * @returns pairs of address and length in bytes, ascending and not touching
+   * @throws NativeError (rejection) EBUSY: registered with a userfaultfd, so not whole; ESRCH: exited
    */
-  async scanZeroPages(address: number, length: number, pageSizeBytes: number): Promise<Float64Array> {
-    return await this.#native.scanZeroPages(address, length, pageSizeBytes);
+  async findHoles(address: number, length: number, pageSizeBytes: number): Promise<Float64Array> {
+    return await this.#native.findHoles(address, length, pageSizeBytes);
+  }
+
+  /**
+   * Which of these pages, found by `findHoles`, are unpopulated still. On this thread, and short: it asks neither for userfaultfds nor anything
+   * else that walks the whole process. Throws ESRCH.
+   */
+  stillHoles(holes: Float64Array, pageSizeBytes: number): Float64Array {
+    return this.#native.stillHoles(holes, pageSizeBytes);
   }
 
   /** False once it has exited, even while it is a zombie. */

@@ -5,9 +5,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { create } from '@bufbuild/protobuf';
 import { openChannel, type ClientLinkOptions } from '@pagewake/agent-kit';
 import { checkHealth, filesContaining, listServices, makeAuthority } from '@pagewake/agent-kit/testing';
-import { createClient, PageService, SourceService } from '@pagewake/proto';
+import { createClient, FaultsRequestSchema, PageService, SourceService } from '@pagewake/proto';
 import { TOKEN } from '../test/agent.ts';
 import { failureOf, readOpen, reasonOf } from '../test/conversation.ts';
 import { K4, makeMemfd, noise } from '../test/guests.ts';
@@ -109,11 +110,7 @@ test('a stream that is open when the agent stops is told that the source is lost
   const call = pages.faults();
   const ended = failureOf(new Promise((_, reject) => call.once('error', reject)));
   const first = new Promise((resolve) => call.once('data', resolve));
-  call.write({
-    $typeName: 'pagewake.v1.FaultsRequest',
-    session: accepted.session,
-    faults: [{ $typeName: 'pagewake.v1.PageFault', faultId: 1, region: 0, page: 0 }],
-  });
+  call.write(create(FaultsRequestSchema, { session: accepted.session, faults: [{ faultId: 1, region: 0, page: 0 }] }));
   await first;
   daemon.kill('SIGINT');
   assert.equal((await ended).reasonName, 'SOURCE_LOST');

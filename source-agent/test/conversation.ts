@@ -2,18 +2,18 @@
 import assert from 'node:assert/strict';
 import type { ClientDuplexStream, ClientReadableStream } from '@grpc/grpc-js';
 import { ErrorReason, fromServiceError, type PagewakeError } from '@pagewake/agent-kit';
-import type { OpenResponse, OpenResponse_Accepted, ZeroRuns } from '@pagewake/proto';
+import type { OpenResponse, OpenResponse_Accepted, OpenResponse_Paused, ZeroRuns } from '@pagewake/proto';
 
 type Event<R> =
   { readonly kind: 'message'; readonly message: R } | { readonly kind: 'end' | 'error'; readonly error?: unknown };
 
 /** Listens from the start: a stream that fails before anybody asks is to be found failed, not to end the process. */
 export class Conversation<Q, R> {
-  readonly #call: ClientDuplexStream<Q, R>;
+  readonly #call: ClientDuplexStream<Q, R> | ClientReadableStream<R>;
   readonly #events: Event<R>[] = [];
   #arrived: () => void = () => undefined;
 
-  constructor(call: ClientDuplexStream<Q, R>) {
+  constructor(call: ClientDuplexStream<Q, R> | ClientReadableStream<R>) {
     this.#call = call;
     call.on('data', (message: R) => this.#add({ kind: 'message', message }));
     call.on('end', () => this.#add({ kind: 'end' }));
@@ -22,6 +22,7 @@ export class Conversation<Q, R> {
   }
 
   send(request: Q): void {
+    assert('write' in this.#call, 'a stream that is only read');
     this.#call.write(request);
   }
 
@@ -31,8 +32,15 @@ export class Conversation<Q, R> {
     throw event.kind === 'error' ? event.error : new Error('the stream ended without another message');
   }
 
+  async nextOrEnd(): Promise<R | undefined> {
+    const event = await this.#take();
+    if (event.kind === 'error') throw event.error;
+    return event.kind === 'message' ? event.message : undefined;
+  }
+
   /** Ends our side, and resolves once the other has ended well. */
   async end(): Promise<void> {
+    assert('write' in this.#call, 'a stream that is only read');
     this.#call.end();
     const { kind } = await this.#take();
     assert.equal(kind, 'end', 'a message nobody asked for, or an error');
@@ -80,18 +88,51 @@ export async function reasonOf(what: Promise<unknown>): Promise<string> {
 
 export interface Opened {
   readonly accepted: OpenResponse_Accepted;
+  readonly paused: OpenResponse_Paused;
   readonly zeroRuns: readonly ZeroRuns[];
 }
 
 export async function readOpen(call: ClientReadableStream<OpenResponse>): Promise<Opened> {
-  let accepted: OpenResponse_Accepted | undefined;
-  const zeroRuns: ZeroRuns[] = [];
-  for await (const message of call as AsyncIterable<OpenResponse>) {
-    if (message.part.case === 'accepted') accepted = message.part.value;
-    else if (message.part.case === 'zeroRuns') zeroRuns.push(message.part.value);
+  const opening = new Opening(call);
+  const accepted = await opening.accepted();
+  return { accepted, ...(await opening.rest()) };
+}
+
+/** An Open, part by part: it may be long from Accepted to Paused. */
+export class Opening {
+  readonly #parts: Conversation<never, OpenResponse>;
+  readonly #call: ClientReadableStream<OpenResponse>;
+
+  constructor(call: ClientReadableStream<OpenResponse>) {
+    this.#call = call;
+    this.#parts = new Conversation(call);
   }
-  assert(accepted !== undefined, 'no Accepted');
-  return { accepted, zeroRuns };
+
+  async accepted(): Promise<OpenResponse_Accepted> {
+    const { part } = await this.#parts.next();
+    assert(part.case === 'accepted', `no Accepted: ${String(part.case)}`);
+    return part.value;
+  }
+
+  async rest(): Promise<Omit<Opened, 'accepted'>> {
+    const { part } = await this.#parts.next();
+    assert(part.case === 'paused', `no Paused: ${String(part.case)}`);
+    const zeroRuns: ZeroRuns[] = [];
+    for (;;) {
+      const message = await this.#parts.nextOrEnd();
+      if (message === undefined) return { paused: part.value, zeroRuns };
+      assert(message.part.case === 'zeroRuns', `no ZeroRuns: ${String(message.part.case)}`);
+      zeroRuns.push(message.part.value);
+    }
+  }
+
+  failure(): Promise<PagewakeError> {
+    return this.#parts.failure();
+  }
+
+  cancel(): void {
+    this.#call.cancel();
+  }
 }
 
 /** The zero pages of a region, listed one by one. */

@@ -1,141 +1,189 @@
-/** Guest memory in a file: shared memory with a name (tmpfs, a memfd as /proc/PID/fd/N), or a snapshot, sparse or not. */
+/** Guest memory in files: shared memory with a name (tmpfs, a memfd as /proc/PID/fd/N), or snapshots, sparse or not. */
 import { fstatSync } from 'node:fs';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
 import { MemoryFile } from '@pagewake/native';
-import { checkGeometry, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
+import { checkOverlap, checkRegions, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
 import type { GuestImage, ZeroRunList } from '../domain/guest-image.ts';
+import { longestHoles, MAX_HOLES } from '../domain/holes.ts';
 import { zeroRunList } from '../domain/zero-table.ts';
 import { told } from './outcome.ts';
-import { refuseTrappedFile, refuseTrappedPath, type FileIdentity } from './trapped-file.ts';
+import { refuseTrappedFile, type FileIdentity } from './trapped-file.ts';
 
-/** `shared`: a VMM has it mapped. `snapshot`: nobody writes it any more. Both are read alike; only the words differ. */
+/** `shared`: a VMM has it mapped. `snapshot`: nobody writes it any more. */
 export type FileKind = 'shared' | 'snapshot';
+
+/** Several regions may lie in one file, or each in one of its own. */
+export interface FileRegion extends PlacedRegion {
+  readonly path: string;
+}
+
+interface OpenFile {
+  readonly path: string;
+  /** "memory file /dev/shm/ram" */
+  readonly name: string;
+  readonly file: MemoryFile;
+  readonly identity: FileIdentity;
+}
+
+/** A region with its file and the holes that it had when it was opened: pairs of first byte in the file and length. */
+interface Backed {
+  readonly region: FileRegion;
+  readonly from: OpenFile;
+  readonly holes: Float64Array;
+}
 
 const WHAT: Readonly<Record<FileKind, string>> = { shared: 'memory file', snapshot: 'snapshot' };
 const READABLE_KINDS: readonly string[] = ['memfd-or-shmem', 'hugetlbfs', 'regular'];
 
-/** To be asked before `openFileImage`. Rejects with MEMORY_UNREADABLE: another migration is still filling the file. */
-export async function checkWhole(kind: FileKind, path: string): Promise<void> {
-  await refuseTrappedPath(WHAT[kind], path);
+/**
+ * Opens the files of the regions and finds their holes, while their guest may run. Rejects with INVALID_ARGUMENT, GEOMETRY_MISMATCH (a file is too
+ * short), MEMORY_UNREADABLE (it cannot be opened, or another migration is still filling it).
+ */
+export async function openFileImage(kind: FileKind, regions: readonly FileRegion[]): Promise<GuestImage> {
+  checkRegions(regions, 'file_offset');
+  const files = new Map<string, OpenFile>();
+  const fileOf = ({ path }: FileRegion): OpenFile => files.get(path) ?? open(kind, path);
+  try {
+    for (const region of regions) files.set(region.path, fileOf(region));
+    // By what the files are and not by their names: one may have several.
+    const keys = regions.map((region) => keyOf(fileOf(region).identity));
+    checkOverlap(regions, 'file_offset', (index) => keys[index] ?? '');
+    for (const [index, region] of regions.entries()) checkSize(kind, index, region, fileOf(region));
+    for (const { path, identity } of files.values()) await refuseTrappedFile(WHAT[kind], path, identity);
+    const found = await Promise.all(regions.map((region, index) => findHoles(index, region, fileOf(region))));
+    const holes = longestHoles(found, MAX_HOLES);
+    const backed = regions.map((region, index) => ({
+      region,
+      from: fileOf(region),
+      holes: holes[index] ?? new Float64Array(0),
+    }));
+    return new FileImage(kind, backed);
+  } catch (error) {
+    for (const { file } of files.values()) file.close();
+    throw error;
+  }
 }
 
-/** Throws INVALID_ARGUMENT, GEOMETRY_MISMATCH (the file is too short), MEMORY_UNREADABLE (it cannot be opened). */
-export function openFileImage(kind: FileKind, path: string, regions: readonly PlacedRegion[]): GuestImage {
-  checkGeometry(regions, 'file_offset');
+function open(kind: FileKind, path: string): OpenFile {
   if (path === '')
     throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, `${WHAT[kind]}: path is empty`, { field: 'path' });
-  const file = open(kind, path);
+  const name = `${WHAT[kind]} ${path}`;
+  let file: MemoryFile;
   try {
-    checkFile(kind, path, file, regions);
+    file = MemoryFile.open(path, { write: false });
+  } catch (error) {
+    const text = `${name} cannot be opened: ${messageOf(error)}`;
+    throw new PagewakeError(ErrorReason.MEMORY_UNREADABLE, text, { path, what: WHAT[kind] }, { cause: error });
+  }
+  try {
+    checkKind(name, path, file);
+    return { path, name, file, identity: fstatSync(file.fd, { bigint: true }) };
   } catch (error) {
     file.close();
     throw error;
   }
-  return new FileImage(kind, path, file, regions);
 }
 
-function open(kind: FileKind, path: string): MemoryFile {
-  try {
-    return MemoryFile.open(path, { write: false });
-  } catch (error) {
-    const about = { path, what: WHAT[kind] };
-    const text = `${WHAT[kind]} ${path} cannot be opened: ${messageOf(error)}`;
-    throw new PagewakeError(ErrorReason.MEMORY_UNREADABLE, text, about, { cause: error });
-  }
+function keyOf({ dev, ino }: FileIdentity): string {
+  return `${String(dev)}:${String(ino)}`;
 }
 
-function checkFile(kind: FileKind, path: string, file: MemoryFile, regions: readonly PlacedRegion[]): void {
+function checkKind(name: string, path: string, file: MemoryFile): void {
   const found = file.kind();
-  if (!READABLE_KINDS.includes(found)) {
-    throw new PagewakeError(
-      ErrorReason.MEMORY_UNREADABLE,
-      `${WHAT[kind]} ${path} is of kind ${found}, which cannot be read; shared memory and regular files can` +
-        (found === 'guest_memfd' ? '. Register the memory of its VMM process instead' : ''),
-      { path, found },
-    );
-  }
+  if (READABLE_KINDS.includes(found)) return;
+  throw new PagewakeError(
+    ErrorReason.MEMORY_UNREADABLE,
+    `${name} is of kind ${found}, which cannot be read; shared memory and regular files can` +
+      (found === 'guest_memfd' ? '. Register the memory of its VMM process instead' : ''),
+    { path, found },
+  );
+}
+
+function checkSize(kind: FileKind, index: number, region: FileRegion, { path, name, file }: OpenFile): void {
   const foundBytes = file.sizeBytes();
-  for (const [index, region] of regions.entries()) {
-    const expectedBytes = region.startBytes + sizeBytes(region);
-    if (expectedBytes > foundBytes) {
-      throw new PagewakeError(
-        ErrorReason.GEOMETRY_MISMATCH,
-        `${WHAT[kind]} ${path} has ${String(foundBytes)} bytes, but region ${String(index)} ends at ${String(expectedBytes)}` +
-          (kind === 'snapshot' ? ': the file is truncated, or the regions are not its own' : ''),
-        { path, region: index, expected: expectedBytes, found: foundBytes },
-      );
-    }
+  const expectedBytes = region.startBytes + sizeBytes(region);
+  if (expectedBytes <= foundBytes) return;
+  throw new PagewakeError(
+    ErrorReason.GEOMETRY_MISMATCH,
+    `${name} has ${String(foundBytes)} bytes, but region ${String(index)} ends at ${String(expectedBytes)}` +
+      (kind === 'snapshot' ? ': the file is truncated, or the regions are not its own' : ''),
+    { path, region: index, expected: expectedBytes, found: foundBytes },
+  );
+}
+
+async function findHoles(index: number, region: FileRegion, { path, name, file }: OpenFile): Promise<Float64Array> {
+  try {
+    return await file.findHoles(region.startBytes, sizeBytes(region), region.pageSizeBytes);
+  } catch (error) {
+    throw holesUnknown(index, path, name, error);
   }
+}
+
+function holesUnknown(index: number, path: string, name: string, error: unknown): PagewakeError {
+  return new PagewakeError(
+    ErrorReason.MEMORY_UNREADABLE,
+    `${name}: the holes of region ${String(index)} cannot be found: ${messageOf(error)}`,
+    { path, region: index },
+    { cause: error },
+  );
 }
 
 class FileImage implements GuestImage {
-  readonly regions: readonly PlacedRegion[];
-  readonly #name: string;
-  readonly #what: string;
-  readonly #path: string;
-  readonly #file: MemoryFile;
-  readonly #identity: FileIdentity;
+  readonly regions: readonly FileRegion[];
+  readonly #kind: FileKind;
+  readonly #backed: readonly Backed[];
   #closed = false;
 
-  constructor(kind: FileKind, path: string, file: MemoryFile, regions: readonly PlacedRegion[]) {
-    this.#name = `${WHAT[kind]} ${path}`;
-    this.#what = WHAT[kind];
-    this.#path = path;
-    this.#file = file;
-    this.#identity = fstatSync(file.fd, { bigint: true });
-    this.regions = regions;
+  constructor(kind: FileKind, backed: readonly Backed[]) {
+    this.#kind = kind;
+    this.#backed = backed;
+    this.regions = backed.map(({ region }) => region);
   }
 
   readRun(region: number, firstPage: number, pageCount: number, into: Uint8Array): void {
-    const at = this.regions[region];
-    if (at === undefined) throw new RangeError(`region ${String(region)}`);
-    const length = pageCount * at.pageSizeBytes;
-    const offset = at.startBytes + firstPage * at.pageSizeBytes;
-    const why = this.#read(into, length, offset);
+    const backed = this.#backed[region];
+    if (backed === undefined) throw new RangeError(`region ${String(region)}`);
+    const { pageSizeBytes, startBytes } = backed.region;
+    const length = pageCount * pageSizeBytes;
+    const offset = startBytes + firstPage * pageSizeBytes;
+    const why = read(backed.from.file, into, length, offset);
     if (why === undefined) return;
     throw new PagewakeError(
       ErrorReason.MEMORY_UNREADABLE,
-      `${this.#name}: bytes ${String(offset)} to ${String(offset + length)} cannot be read: ${why}`,
-      { region, page: firstPage },
+      `${backed.from.name}: bytes ${String(offset)} to ${String(offset + length)} (region ${String(region)}) cannot be read: ${why}`,
+      { path: backed.from.path, region, page: firstPage },
     );
   }
 
-  /** Undefined, or why it could not be read. */
-  #read(into: Uint8Array, length: number, offset: number): string | undefined {
-    try {
-      const outcome = this.#file.read(into, 0, length, offset);
-      if (outcome.kind === 'done' && outcome.bytes === length) return undefined;
-      const sizeNow = this.#file.sizeBytes();
-      return sizeNow < offset + length ? `it was truncated to ${String(sizeNow)} bytes` : told(outcome);
-    } catch (error) {
-      // The native core refuses offsets beyond the end of the file; ours were inside it when it was opened.
-      return messageOf(error);
-    }
-  }
-
-  async scanZero(): Promise<readonly ZeroRunList[]> {
-    // Also here: it may have become so since it was registered, and a list of zeros made now would name pages that are still to come.
-    await refuseTrappedFile(this.#what, this.#path, this.#identity);
-    const lists: ZeroRunList[] = [];
-    for (const [index, region] of this.regions.entries()) {
+  holes(): readonly ZeroRunList[] {
+    return this.#backed.map(({ region, from, holes }, index) => {
+      const { pageSizeBytes, startBytes } = region;
       try {
-        const pairs = await this.#file.scanZeroPages(region.startBytes, sizeBytes(region), region.pageSizeBytes);
-        lists.push(zeroRunList(pairs, region.startBytes, region.pageSizeBytes));
+        // Nobody writes a snapshot; and where it lies a look may be slow.
+        const still = this.#kind === 'snapshot' ? holes : from.file.stillHoles(holes, pageSizeBytes);
+        return zeroRunList(still, startBytes, pageSizeBytes);
       } catch (error) {
-        throw new PagewakeError(
-          ErrorReason.MEMORY_UNREADABLE,
-          `${this.#name}: region ${String(index)} cannot be scanned: ${messageOf(error)}`,
-          { region: index },
-          { cause: error },
-        );
+        throw holesUnknown(index, from.path, from.name, error);
       }
-    }
-    return lists;
+    });
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#file.close();
+    for (const { from } of this.#backed) from.file.close();
+  }
+}
+
+/** Undefined, or why it could not be read. */
+function read(file: MemoryFile, into: Uint8Array, length: number, offset: number): string | undefined {
+  try {
+    const outcome = file.read(into, 0, length, offset);
+    if (outcome.kind === 'done' && outcome.bytes === length) return undefined;
+    const sizeNow = file.sizeBytes();
+    return sizeNow < offset + length ? `it was truncated to ${String(sizeNow)} bytes` : told(outcome);
+  } catch (error) {
+    // The native core refuses offsets beyond the end of the file; ours were inside it when it was opened.
+    return messageOf(error);
   }
 }

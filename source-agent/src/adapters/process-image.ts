@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
 import { ProcessMemory } from '@pagewake/native';
-import { checkGeometry, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
+import { checkOverlap, checkRegions, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
 import type { GuestImage, ZeroRunList } from '../domain/guest-image.ts';
+import { longestHoles, MAX_HOLES } from '../domain/holes.ts';
 import { zeroRunList } from '../domain/zero-table.ts';
 import { told } from './outcome.ts';
 
@@ -14,25 +15,31 @@ export interface Mapping {
   readonly readable: boolean;
 }
 
-/** Throws INVALID_ARGUMENT, GEOMETRY_MISMATCH (a range is not mapped), MEMORY_UNREADABLE (no such process, no right to read it). */
-export function openProcessImage(pid: number, regions: readonly PlacedRegion[]): GuestImage {
-  checkGeometry(regions, 'address');
+/**
+ * Finds the holes of the regions as well, while their guest may run. Rejects with INVALID_ARGUMENT, GEOMETRY_MISMATCH (a range is not mapped),
+ * MEMORY_UNREADABLE (no such process, no right to read it, or a userfaultfd says that it is not whole yet).
+ */
+export async function openProcessImage(pid: number, regions: readonly PlacedRegion[]): Promise<GuestImage> {
+  checkRegions(regions, 'address');
+  checkOverlap(regions, 'address');
   if (pid === 0) throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, 'process: pid is 0', { field: 'pid' });
   let memory: ProcessMemory;
-  let mappings: readonly Mapping[];
   try {
     memory = ProcessMemory.open(pid);
   } catch (error) {
     throw unreadable(pid, error);
   }
   try {
-    mappings = parseMaps(readFileSync(`/proc/${String(pid)}/maps`, 'latin1'));
-    checkMapped(pid, mappings, regions);
+    checkMapped(pid, parseMaps(readFileSync(`/proc/${String(pid)}/maps`, 'latin1')), regions);
+    const found: Float64Array[] = [];
+    // One after the other: each walks all mappings of the process.
+    for (const region of regions)
+      found.push(await memory.findHoles(region.startBytes, sizeBytes(region), region.pageSizeBytes));
+    return new ProcessImage(pid, memory, regions, longestHoles(found, MAX_HOLES));
   } catch (error) {
     memory.close();
     throw error instanceof PagewakeError ? error : unreadable(pid, error);
   }
-  return new ProcessImage(pid, memory, regions);
 }
 
 function unreadable(pid: number, error: unknown): PagewakeError {
@@ -85,12 +92,15 @@ class ProcessImage implements GuestImage {
   readonly regions: readonly PlacedRegion[];
   readonly #pid: number;
   readonly #memory: ProcessMemory;
+  /** As they were when it was opened: pairs of address and length. */
+  readonly #holes: readonly Float64Array[];
   #closed = false;
 
-  constructor(pid: number, memory: ProcessMemory, regions: readonly PlacedRegion[]) {
+  constructor(pid: number, memory: ProcessMemory, regions: readonly PlacedRegion[], holes: readonly Float64Array[]) {
     this.#pid = pid;
     this.#memory = memory;
     this.regions = regions;
+    this.#holes = holes;
   }
 
   readRun(region: number, firstPage: number, pageCount: number, into: Uint8Array): void {
@@ -109,17 +119,15 @@ class ProcessImage implements GuestImage {
     );
   }
 
-  async scanZero(): Promise<readonly ZeroRunList[]> {
-    const lists: ZeroRunList[] = [];
-    for (const region of this.regions) {
+  holes(): readonly ZeroRunList[] {
+    return this.regions.map(({ startBytes, pageSizeBytes }, index) => {
       try {
-        const pairs = await this.#memory.scanZeroPages(region.startBytes, sizeBytes(region), region.pageSizeBytes);
-        lists.push(zeroRunList(pairs, 0, region.pageSizeBytes));
+        const still = this.#memory.stillHoles(this.#holes[index] ?? new Float64Array(0), pageSizeBytes);
+        return zeroRunList(still, startBytes, pageSizeBytes);
       } catch (error) {
         throw unreadable(this.#pid, error);
       }
-    }
-    return lists;
+    });
   }
 
   close(): void {

@@ -4,7 +4,7 @@
  * answers EBUSY to the same.) Who has a file mapped can be looked up only where the path names a process: /proc/PID/fd/N.
  */
 import { createReadStream } from 'node:fs';
-import { readlink, realpath, stat, statfs } from 'node:fs/promises';
+import { readlink, realpath, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
 
@@ -24,17 +24,6 @@ interface DescriptorOwner {
 const PROC_MAGIC = 0x9fa0;
 /** As many links as the kernel follows. */
 const MAX_LINKS = 40;
-
-/** As `refuseTrappedFile`, by path alone, before it is opened. What cannot be looked at is left to the opening, which says why. */
-export async function refuseTrappedPath(what: string, path: string): Promise<void> {
-  let file: FileIdentity;
-  try {
-    file = await stat(path, { bigint: true });
-  } catch {
-    return;
-  }
-  await refuseTrappedFile(what, path, file);
-}
 
 /**
  * `file` is what was opened at `path`. Rejects with MEMORY_UNREADABLE if the process that the path names has it mapped with a userfaultfd

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
-import { checkGeometry, checkRun, checkSameGeometry, type PlacedRegion } from './geometry.ts';
+import { checkOverlap, checkRegions, checkRun, checkSameGeometry, type PlacedRegion } from './geometry.ts';
 import type { Region } from './guest-image.ts';
 
 const K4 = 4096;
@@ -11,6 +11,11 @@ const placed = (startBytes: number, pageCount: number, pageSizeBytes = K4): Plac
   pageCount,
   pageSizeBytes,
 });
+
+function checkGeometry(regions: readonly PlacedRegion[], startName: string): void {
+  checkRegions(regions, startName);
+  checkOverlap(regions, startName);
+}
 
 function fails(what: () => unknown, reason: ErrorReason, message: RegExp): void {
   assert.throws(what, (error: unknown) => {
@@ -44,6 +49,16 @@ for (const [name, regions, message] of REFUSED) {
 
 test('regions may touch, leave gaps, come in any order and differ in page size', () => {
   checkGeometry([placed(0, 512), placed(M2, 3, M2), placed(100 * M2, 1), placed(10 * M2, 1, M2)], 'offset');
+});
+
+test('regions overlap only within one memory', () => {
+  const regions = [placed(0, 2), placed(0, 2), placed(K4, 1)];
+  checkOverlap(regions.slice(0, 2), 'offset', (index) => `memory ${String(index)}`);
+  fails(
+    () => checkOverlap(regions, 'offset', (index) => `memory ${String(index % 2)}`),
+    ErrorReason.INVALID_ARGUMENT,
+    /region 2 begins at offset 4096, inside region 0/,
+  );
 });
 
 const SOURCE: readonly Region[] = [

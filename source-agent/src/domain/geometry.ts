@@ -15,16 +15,15 @@ export function sizeBytes(region: Region): number {
 }
 
 /**
- * Throws INVALID_ARGUMENT, naming the region and the numbers, unless every region has a known page size, at least one page, an
- * aligned start, and shares no byte with another. `startName` is what the start is called: "file_offset", "address".
+ * Throws INVALID_ARGUMENT, naming the region and the numbers, unless every region has a known page size, at least one page and an
+ * aligned start. `startName` is what the start is called: "file_offset", "address".
  */
-export function checkGeometry(regions: readonly PlacedRegion[], startName: string): void {
+export function checkRegions(regions: readonly PlacedRegion[], startName: string): void {
   if (regions.length === 0) throw invalid('no regions: give at least one', {});
   if (regions.length > MAX_REGIONS) {
     throw invalid(`${String(regions.length)} regions: at most ${String(MAX_REGIONS)}`, { found: regions.length });
   }
   for (const [index, region] of regions.entries()) checkRegion(index, region, startName);
-  checkOverlap(regions, startName);
 }
 
 function checkRegion(index: number, region: PlacedRegion, startName: string): void {
@@ -60,13 +59,22 @@ function checkRegion(index: number, region: PlacedRegion, startName: string): vo
   }
 }
 
-function checkOverlap(regions: readonly PlacedRegion[], startName: string): void {
-  const ordered = [...regions.entries()].sort(([, a], [, b]) => a.startBytes - b.startBytes);
-  for (const [place, [index, region]] of ordered.entries()) {
-    const next = ordered[place + 1];
-    if (next === undefined) return;
-    const endBytes = region.startBytes + sizeBytes(region);
-    if (endBytes > next[1].startBytes) {
+/**
+ * Throws INVALID_ARGUMENT, naming both regions, where two share a byte. Starts are places in one memory, unless `memoryOf` tells the memories of
+ * the regions apart.
+ */
+export function checkOverlap(
+  regions: readonly PlacedRegion[],
+  startName: string,
+  memoryOf: (index: number) => string = () => '',
+): void {
+  const memories = Map.groupBy(regions.entries(), ([index]) => memoryOf(index));
+  for (const inOne of memories.values()) {
+    const ordered = inOne.sort(([, a], [, b]) => a.startBytes - b.startBytes);
+    for (const [place, [index, region]] of ordered.entries()) {
+      const next = ordered[place + 1];
+      const endBytes = region.startBytes + sizeBytes(region);
+      if (next === undefined || endBytes <= next[1].startBytes) continue;
       throw invalid(
         `region ${String(next[0])} begins at ${startName} ${String(next[1].startBytes)}, ` +
           `inside region ${String(index)} (${String(region.startBytes)} to ${String(endBytes)})`,

@@ -1,4 +1,4 @@
-/** The port to a paused VM's memory, whatever it is kept in. */
+/** The port to a VM's memory, whatever it is kept in. */
 
 /** Regions follow each other in the guest memory image without gaps; a region is named by its place in the list. */
 export interface Region {
@@ -19,8 +19,11 @@ export interface GuestImage {
    * Throws MEMORY_UNREADABLE if any byte of it cannot be read; `into` then holds nothing of worth.
    */
   readRun(region: number, firstPage: number, pageCount: number, into: Uint8Array): void;
-  /** Finds holes and pages of zeros, off the event loop; one list a region. Rejects with MEMORY_UNREADABLE. */
-  scanZero(): Promise<readonly ZeroRunList[]>;
+  /**
+   * Of the holes that were found when the image was opened, those that are holes still; one list a region. The guest stands still and runs
+   * nowhere while this looks, so it is synchronous, reads no memory, and takes about a millisecond. Throws MEMORY_UNREADABLE.
+   */
+  holes(): readonly ZeroRunList[];
   /** Idempotent. Nothing may be read afterwards. */
   close(): void;
 }

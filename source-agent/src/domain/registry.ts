@@ -3,7 +3,7 @@ import { ErrorReason, PagewakeError, unixMs } from '@pagewake/agent-kit';
 import { checkSameGeometry } from './geometry.ts';
 import type { GuestImage, Region } from './guest-image.ts';
 import type { Session } from './session.ts';
-import { Vm, type ScanResult } from './vm.ts';
+import { Vm, type Standstill } from './vm.ts';
 
 const TOKEN_BYTES = { least: 16, most: 64 };
 const MAX_NAME_LENGTH = 128;
@@ -17,6 +17,8 @@ export interface OpenWish {
   readonly destinationId: string;
   /** Empty: the destination does not know yet. */
   readonly regions: readonly Region[];
+  /** The VM may still run: the session is given all the same, to be read from once it is paused. */
+  readonly waitUntilPaused: boolean;
 }
 
 export class VmRegistry {
@@ -34,11 +36,8 @@ export class VmRegistry {
     this.#firstGeneration = firstGeneration;
   }
 
-  /**
-   * Takes a VM in under the next generation and fences the older one. `openImage` is called once all else is well, and
-   * its image belongs to the registry from then on. Throws INVALID_ARGUMENT, PAGES_SERVED, and whatever `openImage` throws.
-   */
-  register(vmId: string, token: Uint8Array, openImage: () => GuestImage): Vm {
+  /** To be asked before the VM's memory is opened, which takes its time. Throws INVALID_ARGUMENT, PAGES_SERVED. */
+  checkRegister(vmId: string, token: Uint8Array): void {
     checkName(vmId, 'vm_id');
     if (token.length < TOKEN_BYTES.least || token.length > TOKEN_BYTES.most) {
       throw new PagewakeError(
@@ -51,9 +50,22 @@ export class VmRegistry {
     if (older?.state === 'serving' && older.pagesServed > 0) {
       throw older.pagesServedError('release it with force before it is registered again');
     }
-    const image = openImage();
+  }
+
+  /**
+   * Takes a VM in under the next generation and fences the older one. The image belongs to the registry from here on: it is closed where this
+   * throws, as `checkRegister` does. Of two that open the same VM's memory at once the later one fences the earlier.
+   */
+  register(vmId: string, token: Uint8Array, image: GuestImage): Vm {
+    try {
+      this.checkRegister(vmId, token);
+    } catch (error) {
+      image.close();
+      throw error;
+    }
     const last = this.#lastGeneration.get(vmId);
     const generation = last === undefined ? this.#firstGeneration() : last + 1;
+    const older = this.#vms.get(vmId);
     older?.retire(
       new PagewakeError(
         ErrorReason.STALE_GENERATION,
@@ -67,9 +79,9 @@ export class VmRegistry {
     return vm;
   }
 
-  setPaused(vmId: string, generation: number, paused: true): Promise<ScanResult>;
-  setPaused(vmId: string, generation: number, paused: boolean): Promise<ScanResult | undefined>;
-  async setPaused(vmId: string, generation: number, paused: boolean): Promise<ScanResult | undefined> {
+  setPaused(vmId: string, generation: number, paused: true): Standstill;
+  setPaused(vmId: string, generation: number, paused: boolean): Standstill | undefined;
+  setPaused(vmId: string, generation: number, paused: boolean): Standstill | undefined {
     const vm = this.#get(vmId, generation);
     if (paused) return vm.pause();
     vm.unpause();
@@ -107,7 +119,7 @@ export class VmRegistry {
       throw new PagewakeError(ErrorReason.BAD_TOKEN, `wrong token for VM ${wish.vmId}`, { vm_id: wish.vmId });
     }
     if (wish.regions.length > 0) checkSameGeometry(vm.regions, wish.regions);
-    const session = vm.open(wish.destinationId);
+    const session = vm.open(wish.destinationId, wish.waitUntilPaused);
     this.#remember(session);
     return session;
   }

@@ -1,10 +1,8 @@
 /** What a VM on the source may be, and what may follow what. */
-export type VmState = 'registered' | 'scanning' | 'ready' | 'serving' | 'completed';
+export type VmState = 'registered' | 'ready' | 'serving' | 'completed';
 
 const MAY_FOLLOW: Readonly<Record<VmState, readonly VmState[]>> = {
-  registered: ['scanning'],
-  // Back: the scan failed, or the VM runs again before it was done.
-  scanning: ['ready', 'registered'],
+  registered: ['ready'],
   // Back: the VM runs again.
   ready: ['serving', 'registered'],
   // No way back: it may be running elsewhere.

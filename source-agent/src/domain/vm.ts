@@ -6,7 +6,8 @@ import { Session } from './session.ts';
 import { transition, type VmState } from './vm-state.ts';
 import { ZeroTable } from './zero-table.ts';
 
-export interface ScanResult {
+/** What was found when the VM was paused. */
+export interface Standstill {
   readonly zeros: ZeroTable;
   readonly scanMs: number;
 }
@@ -22,13 +23,9 @@ export class Vm {
   payloadBytes = 0;
   readonly #tokenDigest: Buffer;
   #state: VmState = 'registered';
-  #scan: Promise<ScanResult> | undefined;
-  #result: ScanResult | undefined;
+  #standstill: Standstill | undefined;
+  /** From `registered` on: a destination may come before the VM is paused. */
   #session: Session | undefined;
-  /** Tells a scan that is still under way from the one whose answer counts. */
-  #scanNumber = 0;
-  #scansRunning = 0;
-  #closed = false;
 
   constructor(vmId: string, generation: number, token: Uint8Array, image: GuestImage, registeredAtMs: number) {
     this.vmId = vmId;
@@ -48,8 +45,8 @@ export class Vm {
   }
 
   /** Set from READY on. */
-  get scanned(): ScanResult | undefined {
-    return this.#result;
+  get standstill(): Standstill | undefined {
+    return this.#standstill;
   }
 
   /** Over digests, so that neither content nor length of the right token shows in the time this takes. */
@@ -57,80 +54,79 @@ export class Vm {
     return timingSafeEqual(this.#tokenDigest, digest(token));
   }
 
-  /** The VM stands still: find its zeros once. Asked again, gives the same answer. */
-  pause(): Promise<ScanResult> {
-    if (this.#state === 'registered') {
-      this.#move('scanning');
-      this.#scan = this.#runScan();
-    }
-    if (this.#scan === undefined) throw new Error(`VM ${this.vmId} is ${this.#state} but was never scanned`);
-    return this.#scan;
+  /**
+   * The VM stands still: its holes are final. A destination that waits for this is told in the same turn, and from then on the VM may be running
+   * there. Asked again, gives the same answer. Throws MEMORY_UNREADABLE; the VM is then as it was, and may be paused again.
+   */
+  pause(): Standstill {
+    if (this.#standstill !== undefined) return this.#standstill;
+    const beganMs = performance.now();
+    const zeros = new ZeroTable(this.regions, this.image.holes());
+    this.#standstill = { zeros, scanMs: performance.now() - beganMs };
+    this.#move('ready');
+    if (this.#session !== undefined) this.#serve(this.#session);
+    return this.#standstill;
   }
 
   /**
-   * The VM runs again. Throws PAGES_SERVED once a destination has opened it, page served or not: with the list of its zeros alone a guest
-   * can run elsewhere. Who knows that it never did releases it with force.
+   * The VM runs again. Throws PAGES_SERVED once a destination was told that it stands still, page served or not: with the list of its zeros alone
+   * a guest can run elsewhere. Who knows that it never did releases it with force.
    */
   unpause(): void {
     if (this.#state === 'registered') return;
     if (this.#state === 'serving' || this.#state === 'completed')
       throw this.pagesServedError('it must not run here again');
     this.#move('registered');
-    this.#scanNumber++;
-    this.#scan = undefined;
-    this.#result = undefined;
+    this.#standstill = undefined;
   }
 
   /**
-   * Gives a destination its session. The same destination may come again: its older session ends. The caller has checked
-   * token, generation and geometry. Throws VM_NOT_PAUSED, ALREADY_COMPLETED, SECOND_DESTINATION.
+   * Gives a destination its session; with `early` also where the VM still runs. The same destination may come again: its older session ends. The
+   * caller has checked token, generation and geometry. Throws VM_NOT_PAUSED, ALREADY_COMPLETED, SECOND_DESTINATION.
    */
-  open(destinationId: string): Session {
-    switch (this.#state) {
-      case 'registered':
-      case 'scanning':
-        throw new PagewakeError(
-          ErrorReason.VM_NOT_PAUSED,
-          `VM ${this.vmId} is ${this.#state === 'scanning' ? 'still being scanned' : 'not paused'}; call SetPaused first`,
-          this.#about(),
-        );
-      case 'completed':
-        throw this.completedError();
-      case 'serving':
-        if (this.#session?.destinationId !== destinationId) {
-          throw new PagewakeError(
-            ErrorReason.SECOND_DESTINATION,
-            `VM ${this.vmId} is being read by another destination already`,
-            this.#about(),
-          );
-        }
-        this.#endSession(
-          new PagewakeError(
-            ErrorReason.CANCELLED,
-            'replaced by a newer session of the same destination',
-            this.#about(),
-          ),
-        );
-        break;
-      case 'ready':
-        this.#move('serving');
-        break;
+  open(destinationId: string, early: boolean): Session {
+    if (this.#state === 'completed') throw this.completedError();
+    if (this.#state === 'registered' && !early) throw this.notPausedError('call SetPaused first');
+    if (this.#session !== undefined && this.#session.destinationId !== destinationId) {
+      throw new PagewakeError(
+        ErrorReason.SECOND_DESTINATION,
+        `VM ${this.vmId} ${this.#state === 'registered' ? 'has' : 'is being read by'} another destination already`,
+        this.#about(),
+      );
     }
-    this.#session = new Session(this, destinationId);
-    return this.#session;
+    this.#endSession(
+      new PagewakeError(ErrorReason.CANCELLED, 'replaced by a newer session of the same destination', this.#about()),
+    );
+    const session = new Session(this, destinationId);
+    this.#session = session;
+    if (this.#state !== 'registered') this.#serve(session);
+    return session;
   }
 
-  /** The destination holds every page. Streams stay until they ask for more. Idempotent. */
+  /** The destination's Open stream is gone. Before the pause it was told nothing, so another one may come in its place. */
+  leave(session: Session): void {
+    if (session !== this.#session || this.#state !== 'registered') return;
+    this.#endSession(
+      new PagewakeError(ErrorReason.CANCELLED, `it left before VM ${this.vmId} was paused`, this.#about()),
+    );
+  }
+
+  /** The destination holds every page. Streams stay until they ask for more. Idempotent. Throws VM_NOT_PAUSED. */
   complete(): void {
     if (this.#state === 'completed') return;
+    if (this.#state === 'registered') throw this.notPausedError('nothing of it was read');
     this.#move('completed');
-    this.#closeImage();
+    this.image.close();
   }
 
   /** This generation is over: fenced by a newer one, or released. */
   retire(why: PagewakeError): void {
     this.#endSession(why);
-    this.#closeImage();
+    this.image.close();
+  }
+
+  notPausedError(consequence: string): PagewakeError {
+    return new PagewakeError(ErrorReason.VM_NOT_PAUSED, `VM ${this.vmId} is not paused; ${consequence}`, this.#about());
   }
 
   completedError(): PagewakeError {
@@ -157,44 +153,14 @@ export class Vm {
     this.#state = transition(this.#state, to);
   }
 
-  async #runScan(): Promise<ScanResult> {
-    const number = ++this.#scanNumber;
-    const beganMs = performance.now();
-    this.#scansRunning++;
-    try {
-      const lists = await this.image.scanZero();
-      // Unpaused (and perhaps paused again) or retired meanwhile: what was found may not be so any more.
-      if (this.#closed || number !== this.#scanNumber) {
-        throw new PagewakeError(
-          ErrorReason.VM_NOT_PAUSED,
-          `VM ${this.vmId} runs again, or was replaced, since its scan began`,
-          this.#about(),
-        );
-      }
-      this.#result = { zeros: new ZeroTable(this.regions, lists), scanMs: performance.now() - beganMs };
-      this.#move('ready');
-      return this.#result;
-    } catch (error) {
-      if (number === this.#scanNumber && this.#state === 'scanning') {
-        this.#move('registered');
-        this.#scan = undefined;
-      }
-      throw error;
-    } finally {
-      this.#scansRunning--;
-      if (this.#closed) this.#closeImage();
-    }
+  #serve(session: Session): void {
+    if (this.#state === 'ready') this.#move('serving');
+    session.paused();
   }
 
   #endSession(why: PagewakeError): void {
     this.#session?.end(why);
     this.#session = undefined;
-  }
-
-  /** Not under a scan's feet: then the last scan closes it. */
-  #closeImage(): void {
-    this.#closed = true;
-    if (this.#scansRunning === 0) this.image.close();
   }
 }
 

@@ -13,8 +13,9 @@ import {
   type TraceContext,
 } from '@pagewake/proto';
 import { checkRun } from '../../domain/geometry.ts';
+import type { Session } from '../../domain/session.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
-import { Lane, type LaneContext, type Served } from './lane.ts';
+import { Lane, type LaneContext } from './lane.ts';
 import { frameMessage } from './wire.ts';
 
 export type Compression = 'auto' | 'off' | 'lz4';
@@ -53,7 +54,7 @@ export class BulkLane extends Lane<BulkRequest, BulkResponse> {
     this.#options = options;
   }
 
-  protected override accept(request: BulkRequest, { vm }: Served, receivedMs: number): void {
+  protected override accept(request: BulkRequest, { vm }: Session, receivedMs: number): void {
     const { range } = request;
     // The first message may bring nothing but the session.
     if (range === undefined) return;

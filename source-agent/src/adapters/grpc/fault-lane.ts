@@ -3,8 +3,9 @@ import { create } from '@bufbuild/protobuf';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { FaultsResponseSchema, type FaultsRequest, type FaultsResponse, type PageFault } from '@pagewake/proto';
 import { checkRun } from '../../domain/geometry.ts';
+import type { Session } from '../../domain/session.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
-import { Lane, type LaneContext, type Served } from './lane.ts';
+import { Lane, type LaneContext } from './lane.ts';
 import { frameMessage } from './wire.ts';
 
 export interface FaultLaneOptions {
@@ -32,7 +33,7 @@ export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
     this.#options = options;
   }
 
-  protected override accept(request: FaultsRequest, { vm }: Served, receivedMs: number): void {
+  protected override accept(request: FaultsRequest, { vm }: Session, receivedMs: number): void {
     for (const fault of request.faults) {
       const { pageSizeBytes } = checkRun(vm.regions, fault.region, fault.page, 1);
       this.#waiting.push({ fault, receivedMs, pageSizeBytes });

@@ -30,6 +30,8 @@ type Call<Q, R> = ServerDuplexStream<Q, R>;
 export abstract class Lane<Q extends { readonly session: Uint8Array }, R> {
   protected readonly context: LaneContext;
   readonly #call: Call<Q, R>;
+  #session: Session | undefined;
+  /** Set once the VM is paused: the stream may be here before. */
   #served: Served | undefined;
   #detach: () => void = () => undefined;
   #requestsEnded = false;
@@ -43,7 +45,7 @@ export abstract class Lane<Q extends { readonly session: Uint8Array }, R> {
   }
 
   /** Notes a request. Throws what is wrong with it. `receivedMs`: `performance.now()`. */
-  protected abstract accept(request: Q, served: Served, receivedMs: number): void;
+  protected abstract accept(request: Q, session: Session, receivedMs: number): void;
   /** Serves what was noted until `ready` is false or a turn is used up. */
   protected abstract serve(): void;
   /** Nothing that was noted waits any more. */
@@ -69,10 +71,9 @@ export abstract class Lane<Q extends { readonly session: Uint8Array }, R> {
 
   /** Throws unless the session may be served this very moment. */
   protected checkServable(): Served {
-    if (this.#served === undefined) throw new Error('served before the session is known');
-    const { session, vm } = this.#served;
-    if (session.ended !== undefined) throw session.ended;
-    if (vm.state === 'completed') throw vm.completedError();
+    const { session, vm } = this.#checkSession();
+    if (vm.standstill === undefined) throw vm.notPausedError('nothing of it may be asked for yet');
+    this.#served ??= { session, vm, maker: this.context.makerOf(vm) };
     return this.#served;
   }
 
@@ -107,14 +108,25 @@ export abstract class Lane<Q extends { readonly session: Uint8Array }, R> {
   }
 
   #receive(request: Q, receivedMs: number): void {
-    if (this.#served === undefined) {
+    if (this.#session === undefined) {
       const session = this.context.registry.session(request.session);
       if (session.ended !== undefined) throw session.ended;
-      this.#served = { session, vm: session.vm, maker: this.context.makerOf(session.vm) };
+      this.#session = session;
       this.#detach = session.attach((why: PagewakeError) => this.#fail(why));
     }
-    this.accept(request, this.checkServable(), receivedMs);
+    this.accept(request, this.#checkSession().session, receivedMs);
+    // A message may bring nothing but the session, and is no question then.
+    if (!this.idle) this.checkServable();
     if (this.ready) this.serve();
+  }
+
+  /** Throws where the session is over, or all that it was for is done. */
+  #checkSession(): { session: Session; vm: Vm } {
+    if (this.#session === undefined) throw new Error('served before the session is known');
+    const session = this.#session;
+    if (session.ended !== undefined) throw session.ended;
+    if (session.vm.state === 'completed') throw session.vm.completedError();
+    return { session, vm: session.vm };
   }
 
   #endIfDone(): void {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { Encoding, FaultsRequestSchema, type FaultsRequest, type FaultsResponse } from '@pagewake/proto';
 import { startAgent, TOKEN, type TestAgent } from '../../../test/agent.ts';
-import { failureOf, readOpen, reasonOf, zeroPages } from '../../../test/conversation.ts';
+import { Conversation, failureOf, readOpen, reasonOf, zeroPages } from '../../../test/conversation.ts';
 import { K4, M2, makeMemfd, noise } from '../../../test/guests.ts';
 
 const BUDGET = { timeout: 20_000 };
@@ -43,6 +45,7 @@ test('Open gives session, geometry, the number of data pages, and every zero pag
   assert.equal(opened.accepted.generation, generation);
   assert.equal(opened.accepted.session.length, 16);
   assert.equal(opened.accepted.dataPages, 3n);
+  assert.equal(opened.paused.dataPages, 3n);
   assert.deepEqual(
     opened.accepted.regions.map(({ pageSizeBytes, pageCount }) => [pageSizeBytes, pageCount]),
     [[K4, PAGES]],
@@ -54,25 +57,33 @@ test('Open gives session, geometry, the number of data pages, and every zero pag
   );
 });
 
-test('a list of zero runs of any length comes whole, at most 8192 runs a message', BUDGET, async (t) => {
+test('of very many holes the 4096 longest are told; the others are found when they are read', BUDGET, async (t) => {
   const agent = await startAgent(t);
   const pages = 3 * 8192;
   const file = makeMemfd(t, pages * K4);
   const mark = Buffer.alloc(8, 1);
-  for (let page = 1; page < pages; page += 2) file.write(page * K4, mark);
+  // Holes of one page, and the last one of 100.
+  for (let page = 1; page < pages - 100; page += 2) file.write(page * K4, mark);
   const generation = await agent.serve(
     'vm',
     fileOf(file.path, [{ geometry: { pageSizeBytes: K4, pageCount: pages }, fileOffset: 0n }]),
   );
   const opened = await open(agent, { protocolVersion: 1, vmId: 'vm', generation, token: TOKEN, destinationId: 'd' });
+  const told = zeroPages(opened, 0);
+  assert.equal(told.length, 4095 + 100);
+  assert.equal(opened.paused.dataPages, BigInt(pages - told.length));
   assert.deepEqual(
-    opened.zeroRuns.map((runs) => runs.firstPages.length),
-    [8192, 4096],
+    told.slice(0, 4095),
+    Array.from({ length: 4095 }, (_, i) => 2 * i),
   );
   assert.deepEqual(
-    zeroPages(opened, 0),
-    Array.from({ length: pages / 2 }, (_, i) => 2 * i),
+    told.slice(4095),
+    Array.from({ length: 100 }, (_, i) => pages - 100 + i),
   );
+  const faults = new Conversation<FaultsRequest, FaultsResponse>(agent.pages.faults());
+  const { session } = opened.accepted;
+  faults.send(create(FaultsRequestSchema, { session, faults: [{ faultId: 1, page: 2 * 4095 }] }));
+  assert.equal((await faults.next()).frame?.encoding, Encoding.ZERO);
 });
 
 const REFUSED: readonly [string, (wish: Wish) => Wish, string, RegExp][] = [

@@ -13,7 +13,9 @@ import {
 import { BufferPool } from '../../domain/buffer-pool.ts';
 import { FrameMaker, type Codec } from '../../domain/frame-maker.ts';
 import type { VmRegistry } from '../../domain/registry.ts';
+import type { Session } from '../../domain/session.ts';
 import type { Vm } from '../../domain/vm.ts';
+import type { ZeroTable } from '../../domain/zero-table.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
 import { BulkLane, type Compression } from './bulk-lane.ts';
 import { FaultLane } from './fault-lane.ts';
@@ -85,8 +87,13 @@ function untilClosed(call: { once(event: 'close', listener: () => void): unknown
 }
 
 function frameMaker(vm: Vm, codec: Codec): FrameMaker {
-  if (vm.scanned === undefined) throw new Error(`VM ${vm.vmId} is served without having been scanned`);
-  return new FrameMaker(vm.image, vm.scanned.zeros, codec);
+  return new FrameMaker(vm.image, zerosOf(vm), codec);
+}
+
+/** Of a VM that stands still. */
+function zerosOf(vm: Vm): ZeroTable {
+  if (vm.standstill === undefined) throw new Error(`VM ${vm.vmId} is served without having been paused`);
+  return vm.standstill.zeros;
 }
 
 type OpenCall = ServerWritableStream<OpenRequest, OpenResponse>;
@@ -104,21 +111,34 @@ async function open(call: OpenCall, registry: VmRegistry, log: Logger): Promise<
   }
   const session = registry.open({ ...request, regions: request.regions.map(regionOf) });
   const { vm } = session;
-  const { vmId, generation } = vm;
-  log.info({ vmId, generation, destinationId: session.destinationId, peer: call.getPeer() }, 'opened');
-  const zeros = vm.scanned?.zeros;
-  if (zeros === undefined) throw new Error(`VM ${vmId} was opened without having been scanned`);
+  const { vmId, generation, state } = vm;
+  const peer = call.getPeer();
+  log.info({ vmId, generation, state, destinationId: session.destinationId, peer }, 'opened');
+  const gone = (): void => vm.leave(session);
+  call.once('cancelled', gone);
+  call.once('close', gone);
+  // Cancelled before anybody listened.
+  if (call.cancelled) gone();
   const value = {
     protocolVersion,
     session: Uint8Array.from(session.id),
     generation,
     regions: regionMessages(vm.regions),
-    dataPages: BigInt(zeros.dataPages),
+    dataPages: BigInt(vm.standstill?.zeros.dataPages ?? 0),
   };
   await writeMessage(call, create(OpenResponseSchema, { part: { case: 'accepted', value } }));
+  await session.untilPaused;
+  await tellZeros(call, session);
+}
+
+/** Paused, then the runs. A destination that is fenced meanwhile must not take half of the list for all, so what ends the session ends this. */
+async function tellZeros(call: OpenCall, session: Session): Promise<void> {
+  const zeros = zerosOf(session.vm);
+  if (session.ended !== undefined) throw session.ended;
+  const paused = { dataPages: BigInt(zeros.dataPages) };
+  await writeMessage(call, create(OpenResponseSchema, { part: { case: 'paused', value: paused } }));
   for (const [region, { firstPages, pageCounts }] of zeros.lists.entries()) {
     for (let from = 0; from < firstPages.length && !call.cancelled; from += RUNS_A_MESSAGE) {
-      // The list that ends must be the whole one: a fenced destination must not take half of it for all.
       if (session.ended !== undefined) throw session.ended;
       const value = {
         region,

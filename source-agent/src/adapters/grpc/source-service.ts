@@ -3,13 +3,14 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Logger } from '@pagewake/agent-kit';
 import type { Handlers, SourceService } from '@pagewake/proto';
 import type { VmRegistry } from '../../domain/registry.ts';
-import { checkMemory, openImage, regionMessages, STATE } from './wire.ts';
+import { openImage } from './memory.ts';
+import { regionMessages, STATE } from './wire.ts';
 
 export function sourceHandlers(registry: VmRegistry, log: Logger): Handlers<typeof SourceService> {
   return {
     async register({ vmId, token, memory }) {
-      await checkMemory(memory);
-      const vm = registry.register(vmId, token, () => openImage(memory));
+      registry.checkRegister(vmId, token);
+      const vm = registry.register(vmId, token, await openImage(memory));
       log.info(
         { vmId, generation: vm.generation, regions: vm.regions.length, memory: memory?.kind.case },
         'registered',
@@ -17,17 +18,14 @@ export function sourceHandlers(registry: VmRegistry, log: Logger): Handlers<type
       return { generation: vm.generation };
     },
 
-    async setPaused({ vmId, generation, paused }) {
-      const result = await registry.setPaused(vmId, generation, paused);
+    setPaused({ vmId, generation, paused }) {
+      const result = registry.setPaused(vmId, generation, paused);
       if (result === undefined) {
         log.info({ vmId, generation }, 'runs again');
         return {};
       }
       const { zeros, scanMs } = result;
-      log.info(
-        { vmId, generation, dataPages: zeros.dataPages, zeroPages: zeros.zeroPages, scanMs },
-        'paused, ready to serve',
-      );
+      log.info({ vmId, generation, dataPages: zeros.dataPages, zeroPages: zeros.zeroPages, scanMs }, 'paused');
       return { dataPages: BigInt(zeros.dataPages), zeroPages: BigInt(zeros.zeroPages), scanMs };
     },
 
