@@ -25,6 +25,8 @@ export interface NativeOptions {
   /** How long the guest works before the migration, to know its speed, and after it. */
   readonly beforeMs: number;
   readonly afterMs: number;
+  /** Called when the guest works; what it returns is called after the migration. */
+  readonly onWorking?: () => Promise<() => Promise<void>>;
 }
 
 export interface NativeRun {
@@ -84,11 +86,13 @@ export async function runNative(options: NativeOptions): Promise<NativeRun> {
     await guestWorks(from);
     const to = await startQemu({ ...machine, role: 'destination', host: hosts.destination, folder });
     try {
+      const afterwards = await options.onWorking?.();
       await sleep(options.beforeMs);
       const bytesBefore = hosts.wireBytes()?.sent;
       const times = await migrateNatively(from, to, `tcp:${hosts.destination.address}:${PORT}`, options.preempt);
       const bytesAfter = hosts.wireBytes()?.sent;
       await sleep(options.afterMs);
+      await afterwards?.();
       const beats = timelineOf(from.serial, to.serial);
       const { wrong, pages } = await to.serial.verify();
       const wireBytes = bytesBefore === undefined || bytesAfter === undefined ? undefined : bytesAfter - bytesBefore;
@@ -165,7 +169,7 @@ async function main(): Promise<void> {
       });
       const { blocktimeMs, wireBytes, wrong, verifiedPages } = result;
       process.stdout.write(
-        `${JSON.stringify({ ...figuresOf(result, beforeMs), blocktimeMs, wireBytes, wrong, verifiedPages })}\n`,
+        `${JSON.stringify({ toStopMs: result.stopAtMs - result.startedAtMs, ...figuresOf(result, beforeMs), blocktimeMs, wireBytes, wrong, verifiedPages })}\n`,
       );
     } finally {
       hosts.close();
