@@ -4,9 +4,6 @@ import type { Codec } from '../domain/frame-maker.ts';
 
 export const nativeCodec: Codec = {
   checksum: (bytes, length, region, firstPage) => checksum(bytes, 0, length, region, firstPage),
-  isZero(bytes, length, pageSizeBytes) {
-    const runs = zeroRuns(bytes, 0, length, pageSizeBytes);
-    return runs.length === 2 && runs[1] === length / pageSizeBytes;
-  },
+  zeroRuns: (bytes, length, pageSizeBytes) => zeroRuns(bytes, 0, length, pageSizeBytes),
   compress: (bytes) => compressSync(bytes),
 };

@@ -1,7 +1,7 @@
 /** From a run of pages to what goes into a frame: read, zero check, compression, checksum, and how long each took. */
 import { checkRun } from './geometry.ts';
 import type { GuestImage } from './guest-image.ts';
-import type { ZeroTable } from './zero-table.ts';
+import type { Stretch, ZeroTable } from './zero-table.ts';
 
 export type FrameEncoding = 'zero' | 'raw' | 'lz4';
 
@@ -23,7 +23,8 @@ export interface Frame {
 export interface Codec {
   /** Low 32 bits of XXH3-64 of the first `length` bytes, seeded with region * 2^32 + firstPage. */
   checksum(bytes: Uint8Array, length: number, region: number, firstPage: number): number;
-  isZero(bytes: Uint8Array, length: number, pageSizeBytes: number): boolean;
+  /** Pages of the first `length` bytes that hold only zeros: pairs of first page and count, ascending and not touching. */
+  zeroRuns(bytes: Uint8Array, length: number, pageSizeBytes: number): Uint32Array;
   /** 4-byte little-endian length, then one LZ4 block. */
   compress(bytes: Buffer): Buffer;
 }
@@ -36,11 +37,23 @@ const NOTHING = new Uint8Array(0);
 const WORTHWHILE_SAVING = 0.2;
 /** How much of a range is compressed to learn whether the rest should be. */
 const TRIAL_BYTES = 32 * 1024;
+/** Zeros within data are a frame of their own from here on: below it a frame costs both sides more than the bytes do. */
+const CUT_BYTES = 16 * 1024;
+
+/** What a read found out about its pages. They stand still, so it holds for the frames that follow, and nothing is searched twice. */
+interface Looked {
+  readonly region: number;
+  readonly firstPage: number;
+  readonly endPage: number;
+  readonly zeros: Uint32Array;
+  readonly leastRunPages: number;
+}
 
 export class FrameMaker {
   readonly #image: GuestImage;
   readonly #zeros: ZeroTable;
   readonly #codec: Codec;
+  #looked: Looked | undefined;
 
   constructor(image: GuestImage, zeros: ZeroTable, codec: Codec) {
     this.#image = image;
@@ -55,17 +68,21 @@ export class FrameMaker {
   make(region: number, firstPage: number, maxPages: number, into: Buffer, compress: Compress): Frame {
     const { pageSizeBytes } = checkRun(this.#image.regions, region, firstPage, maxPages);
     const beganMs = performance.now();
-    const stretch = this.#zeros.at(region, firstPage);
-    const stretchPages = Math.min(maxPages, stretch.endPage - firstPage);
-    if (stretch.zero) return this.#zero(region, firstPage, stretchPages, beganMs, beganMs);
+    let stretch = this.#stretchAt(region, firstPage);
+    if (stretch.zero)
+      return this.#zero(region, firstPage, Math.min(maxPages, stretch.endPage - firstPage), beganMs, beganMs);
 
-    const pageCount = Math.min(stretchPages, Math.floor(into.length / pageSizeBytes));
-    const length = pageCount * pageSizeBytes;
+    const room = Math.floor(into.length / pageSizeBytes);
+    let pageCount = Math.min(maxPages, stretch.endPage - firstPage, room);
     this.#image.readRun(region, firstPage, pageCount, into);
     const readMs = performance.now();
-    if (this.#codec.isZero(into, length, pageSizeBytes)) {
-      return this.#zero(region, firstPage, pageCount, beganMs, readMs);
+    if (!this.#knows(region, firstPage)) {
+      this.#look(region, firstPage, pageCount, into, pageSizeBytes);
+      stretch = this.#stretchAt(region, firstPage);
+      pageCount = Math.min(pageCount, stretch.endPage - firstPage);
+      if (stretch.zero) return this.#zero(region, firstPage, pageCount, beganMs, readMs);
     }
+    const length = pageCount * pageSizeBytes;
     const checksum = this.#codec.checksum(into, length, region, firstPage);
     const raw = into.subarray(0, length);
     const wanted = typeof compress === 'function' ? compress(raw) : compress;
@@ -88,6 +105,32 @@ export class FrameMaker {
   compressible(raw: Buffer): boolean {
     const sample = raw.subarray(0, TRIAL_BYTES);
     return this.#codec.compress(sample).length <= sample.length * (1 - WORTHWHILE_SAVING);
+  }
+
+  /** What the page is, and how far that holds, as far as anybody knows. */
+  #stretchAt(region: number, page: number): Stretch {
+    const told = this.#zeros.at(region, page);
+    const looked = this.#looked;
+    if (told.zero || looked === undefined || !this.#knows(region, page)) return told;
+    for (let i = 0; i < looked.zeros.length; i += 2) {
+      const first = looked.firstPage + (looked.zeros[i] ?? 0);
+      const count = looked.zeros[i + 1] ?? 0;
+      if (count < looked.leastRunPages || first + count <= page) continue;
+      return first <= page ? { zero: true, endPage: first + count } : { zero: false, endPage: first };
+    }
+    return { zero: false, endPage: looked.endPage };
+  }
+
+  #knows(region: number, page: number): boolean {
+    const looked = this.#looked;
+    return looked !== undefined && looked.region === region && looked.firstPage <= page && page < looked.endPage;
+  }
+
+  #look(region: number, firstPage: number, pageCount: number, bytes: Buffer, pageSizeBytes: number): void {
+    const zeros = this.#codec.zeroRuns(bytes, pageCount * pageSizeBytes, pageSizeBytes);
+    // Where all of it is zero nothing else is cut off.
+    const leastRunPages = Math.min(pageCount, Math.ceil(CUT_BYTES / pageSizeBytes));
+    this.#looked = { region, firstPage, endPage: firstPage + pageCount, zeros, leastRunPages };
   }
 
   #zero(region: number, firstPage: number, pageCount: number, beganMs: number, readMs: number): Frame {
