@@ -243,16 +243,22 @@ export declare const SetPausedRequestSchema: GenMessage<SetPausedRequest>;
  */
 export declare type SetPausedResponse = Message<"pagewake.v1.SetPausedResponse"> & {
   /**
+   * all others: some may turn out to hold only zeros when they are read
+   *
    * @generated from field: uint64 data_pages = 1;
    */
   dataPages: bigint;
 
   /**
+   * known to be zero, as they are holes of the memory
+   *
    * @generated from field: uint64 zero_pages = 2;
    */
   zeroPages: bigint;
 
   /**
+   * it took to look at the holes again
+   *
    * @generated from field: double scan_ms = 3;
    */
   scanMs: number;
@@ -289,6 +295,8 @@ export declare type SourceVm = Message<"pagewake.v1.SourceVm"> & {
   regions: RegionGeometry[];
 
   /**
+   * also of one that waits for the pause; empty: none
+   *
    * @generated from field: string destination_id = 5;
    */
   destinationId: string;
@@ -402,13 +410,6 @@ export enum SourceVmState {
   REGISTERED = 1,
 
   /**
-   * paused, zeros are being found
-   *
-   * @generated from enum value: SOURCE_VM_STATE_SCANNING = 2;
-   */
-  SCANNING = 2,
-
-  /**
    * paused, served to whoever opens it first
    *
    * @generated from enum value: SOURCE_VM_STATE_READY = 3;
@@ -442,8 +443,8 @@ export declare const SourceVmStateSchema: GenEnum<SourceVmState>;
  */
 export declare const SourceService: GenService<{
   /**
-   * Opens a VM's memory and gives it a new generation. Nothing is served yet. Any older generation of the
-   * same VM is fenced from here on.
+   * Opens a VM's memory, finds its holes and gives it a new generation. Nothing is served yet, but a destination that waits for the pause
+   * may open it. Any older generation of the same VM is fenced from here on.
    *
    * @generated from rpc pagewake.v1.SourceService.Register
    */
@@ -453,8 +454,8 @@ export declare const SourceService: GenService<{
     output: typeof RegisterResponseSchema;
   },
   /**
-   * Says that the VM is paused (its memory is final: zeros are found, serving begins) or that it runs again (serving
-   * ends). Refused with PAGES_SERVED once a destination has opened it: the VM may be running elsewhere.
+   * Says that the VM is paused (its memory is final: whoever opens it, or waits for this, is told and served; about a millisecond) or
+   * that it runs again. The latter is refused with PAGES_SERVED once a destination was told: the VM may be running elsewhere.
    *
    * @generated from rpc pagewake.v1.SourceService.SetPaused
    */
