@@ -35,7 +35,7 @@ function ip(...args: string[]): string {
 }
 
 /** Why namespaces cannot be had here, or undefined. Found by making one. */
-function whyNoNamespaces(): string | undefined {
+export function whyNoNamespaces(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces need root';
   const name = `pw-probe-${process.pid}`;
   const made = spawnSync('ip', ['netns', 'add', name], { encoding: 'utf8' });
