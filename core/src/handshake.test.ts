@@ -54,11 +54,54 @@ test('memory that cannot be trapped comes with its file alone', () => {
 });
 
 const { vm: _vm, ...withoutVm } = own;
+
+test('a VMM need not say which VM it is', () => {
+  assert.equal(parse(withoutVm).vmId, undefined);
+});
+
+test('memory is empty unless the VMM says that it may be thrown away, or that a guest may run on it', () => {
+  assert.equal(parse(own).content, 'empty');
+  for (const content of ['empty', 'discard', 'live']) assert.equal(parse({ ...own, content }).content, content);
+});
+
+const second = { ...region, base_host_virt_addr: BASE + M2, offset: 8 * K4 };
+
+test('several memory files: each region is in its own, at its own place, and may overlap another file’s', () => {
+  const regions = [
+    { ...region, fd: 2, file_offset: K4, name: '/dev/shm/b' },
+    { ...second, fd: 0, file_offset: 0 },
+  ];
+  const { layout } = parse({ ...own, regions, fds: ['memfd', 'uffd', 'memfd'] }, 3);
+  assert.deepEqual(
+    layout.regions.map(({ file, fileOffset, name }) => [file, fileOffset, name]),
+    [
+      [1, K4, '/dev/shm/b'],
+      [0, 0, undefined],
+    ],
+  );
+});
+
+test('two regions of one file are in it once each', () => {
+  const regions = [region, { ...second, file_offset: 8 * K4 }].map((r) => ({ ...r, fd: 1 }));
+  assert.deepEqual(
+    parse({ ...own, regions }).layout.regions.map(({ file, fileOffset }) => [file, fileOffset]),
+    [
+      [0, 0],
+      [0, 8 * K4],
+    ],
+  );
+});
+
+const TWO_FILES = { ...own, fds: ['uffd', 'memfd', 'memfd'] };
+const inFiles = (...fds: readonly (number | undefined)[]) => ({
+  ...TWO_FILES,
+  regions: [region, second].map((r, i) => ({ ...r, file_offset: 0, fd: fds[i] })),
+});
+
 const BAD: readonly (readonly [law: string, value: unknown, message: RegExp, descriptors?: number])[] = [
   ['a number', 5, /^the handshake: /],
   ['null', null, /^the handshake: /],
   ['another protocol', { ...own, protocol: 'pagewake/2' }, /^protocol: .*pagewake\/1/],
-  ['no vm', withoutVm, /^vm: /],
   ['an empty vm', { ...own, vm: '' }, /^vm: /],
   ['a vm that is no text', { ...own, vm: 7 }, /^vm: /],
   ['regions that are no list', { ...own, regions: {} }, /^regions: /],
@@ -102,6 +145,25 @@ const BAD: readonly (readonly [law: string, value: unknown, message: RegExp, des
   ['fewer descriptors than named', own, /^fds names 2 descriptors, 1 came with the message$/, 1],
   ['more descriptors than named', own, /^fds names 2 descriptors, 3 came with the message$/, 3],
   ['none where two are named', own, /^fds names 2 descriptors, 0 came/, 0],
+  ['a content of no known kind', { ...own, content: 'old' }, /^content: /],
+  ['an empty name', { ...own, regions: [{ ...region, name: '' }] }, /^regions\.0\.name: /],
+  ['a region in the uffd', { ...own, regions: [{ ...region, fd: 0 }] }, /^region 0: fd 0 is none of the memory files/],
+  ['a region in no descriptor', { ...own, regions: [{ ...region, fd: 7 }] }, /^region 0: fd 7 is none of/],
+  ['several files, and a region that does not say its own', inFiles(1, undefined), /^region 1: with several/, 3],
+  [
+    'several files, and a region that does not say where',
+    { ...TWO_FILES, regions: [{ ...region, fd: 1 }] },
+    /^region 0: with several memory files/,
+    3,
+  ],
+  ['a file of no region', inFiles(1, 1), /^fds\.2 is the memory file of no region$/, 3],
+  ['two regions in one place of one file', { ...inFiles(1, 1), fds: own.fds }, /overlap in their places in the memory/],
+  [
+    'a memfd and a guest_memfd',
+    { ...inFiles(0, 1), fds: ['memfd', 'guest_memfd'], registered: [] },
+    /^fds names a memfd and a guest_memfd/,
+  ],
+  ['two guest_memfds', { ...inFiles(0, 1), fds: ['guest_memfd', 'guest_memfd'], registered: [] }, /descriptor twice/],
   ['a mode of no known kind', { ...own, registered: ['wp'] }, /^registered\.0: /],
   ['modes without a uffd', { ...own, fds: ['memfd'] }, /^registered names modes, but no uffd came over$/, 1],
   ['a vCPU thread of 0', { ...own, vcpus: [0] }, /^vcpus\.0: /],

@@ -7,12 +7,19 @@ import { GuestLayout, LayoutError, type RegionInput } from './layout.ts';
 
 export type DescriptorName = 'uffd' | 'memfd' | 'guest_memfd' | 'bitmap';
 
+/**
+ * What the memory holds as it is handed over. `empty`: nothing, which is checked. `discard`: nobody has run on it, so what it holds may be thrown
+ * away. `live`: a guest may run on it, so only who continues its migration may take it.
+ */
+export type OfferedContent = 'empty' | 'discard' | 'live';
+
 export interface VmmOffer {
   readonly dialect: 'pagewake/1' | 'firecracker';
   /** The VM that the VMM says it is; Firecracker does not say. */
   readonly vmId: string | undefined;
   readonly layout: GuestLayout;
-  /** What each descriptor is, in the order in which they came. */
+  readonly content: OfferedContent;
+  /** What each descriptor is, in the order in which they came. The regions' `file` counts the memory files among them. */
   readonly descriptors: readonly DescriptorName[];
   readonly missing: boolean;
   readonly minor: boolean;
@@ -40,15 +47,19 @@ const ownRegion = z.strictObject({
   offset: bytes,
   page_size: bytes,
   file_offset: bytes.optional(),
+  name: z.string().min(1).optional(),
+  fd: bytes.optional(),
 });
+type OwnRegion = z.output<typeof ownRegion>;
 
 const ownHandshake = z.strictObject({
   protocol: z.literal('pagewake/1'),
-  vm: z.string().min(1),
+  vm: z.string().min(1).optional(),
   regions: z.array(ownRegion),
   fds: z.array(z.enum(['uffd', 'memfd', 'guest_memfd', 'bitmap'])),
   registered: z.array(z.enum(['missing', 'minor'])),
   vcpus: z.array(z.int().positive()).default([]),
+  content: z.enum(['empty', 'discard', 'live']).default('empty'),
 });
 
 function parseJson(text: string): unknown {
@@ -93,6 +104,7 @@ function parseFirecracker(value: unknown, descriptorCount: number): VmmOffer {
     dialect: 'firecracker',
     vmId: undefined,
     layout: layoutOf(inputs),
+    content: 'empty',
     descriptors: ['uffd'],
     missing: true,
     minor: false,
@@ -100,25 +112,47 @@ function parseFirecracker(value: unknown, descriptorCount: number): VmmOffer {
   };
 }
 
+const isFile = (name: DescriptorName): boolean => name === 'memfd' || name === 'guest_memfd';
+
+/** Regions with the file that each is in, and its place there. */
+function regionInputs(regions: readonly OwnRegion[], fds: readonly DescriptorName[]): RegionInput[] {
+  const files = [...fds.keys()].filter((fd) => isFile(fds[fd] ?? 'uffd'));
+  const several = files.length > 1;
+  const inputs = regions.map((r, index): RegionInput => {
+    if (several && (r.fd === undefined || r.file_offset === undefined))
+      throw new HandshakeError(`region ${index}: with several memory files a region says its fd and its file_offset`);
+    const file = r.fd === undefined ? 0 : files.indexOf(r.fd);
+    if (file < 0) throw new HandshakeError(`region ${index}: fd ${r.fd} is none of the memory files in fds`);
+    return {
+      address: r.base_host_virt_addr,
+      sizeBytes: r.size,
+      offset: r.offset,
+      pageSizeBytes: r.page_size,
+      file,
+      fileOffset: r.file_offset ?? r.offset,
+      name: r.name,
+    };
+  });
+  const idle = files.find((_fd, file) => !inputs.some((input) => input.file === file));
+  if (several && idle !== undefined) throw new HandshakeError(`fds.${idle} is the memory file of no region`);
+  return inputs;
+}
+
 function parseOwn(value: unknown, descriptorCount: number): VmmOffer {
   const offer = check(ownHandshake, value);
   if (offer.fds.length !== descriptorCount)
     throw new HandshakeError(`fds names ${offer.fds.length} descriptors, ${descriptorCount} came with the message`);
-  if (new Set(offer.fds).size !== offer.fds.length) throw new HandshakeError('fds names a descriptor twice');
+  const once = offer.fds.filter((name) => name !== 'memfd');
+  if (new Set(once).size !== once.length) throw new HandshakeError('fds names a descriptor twice');
+  if (offer.fds.includes('memfd') && offer.fds.includes('guest_memfd'))
+    throw new HandshakeError('fds names a memfd and a guest_memfd; a VM is in files of one kind');
   if (offer.registered.length > 0 && !offer.fds.includes('uffd'))
     throw new HandshakeError('registered names modes, but no uffd came over');
   return {
     dialect: 'pagewake/1',
     vmId: offer.vm,
-    layout: layoutOf(
-      offer.regions.map((r) => ({
-        address: r.base_host_virt_addr,
-        sizeBytes: r.size,
-        offset: r.offset,
-        fileOffset: r.file_offset ?? r.offset,
-        pageSizeBytes: r.page_size,
-      })),
-    ),
+    layout: layoutOf(regionInputs(offer.regions, offer.fds)),
+    content: offer.content,
     descriptors: offer.fds,
     missing: offer.registered.includes('missing'),
     minor: offer.registered.includes('minor'),

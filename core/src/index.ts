@@ -5,4 +5,5 @@ export * from './layout.ts';
 export * from './phase.ts';
 export * from './policy.ts';
 export * from './prefetch.ts';
+export * from './region-order.ts';
 export * from './tier.ts';

@@ -16,6 +16,7 @@ function offer(
   return {
     dialect,
     vmId: undefined,
+    content: 'empty',
     layout,
     descriptors,
     missing: registered === 'missing' || registered === 'both',

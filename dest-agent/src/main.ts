@@ -58,7 +58,7 @@ export function destServices(config: SessionConfig, log: Life['log'], telemetry:
   const registry = new SessionRegistry();
   const service = migrationService({
     registry,
-    newSession: (migration) => newSession(migration, config, telemetry, log),
+    newSession: (migration) => newSession(migration, registry, config, telemetry, log),
     onBug: (err) => log.error({ err }, 'a bug'),
   });
   return { services: [service], registry };
@@ -84,16 +84,18 @@ const LEFT_BEHIND =
 
 function newSession(
   migration: NewMigration,
+  registry: SessionRegistry,
   config: SessionConfig,
   telemetry: Telemetry,
   log: Life['log'],
 ): MigrationSession {
-  const vmmSocket = join(config.vmmSocketDir, `${migration.vmId}.sock`);
+  const vmmSocket = join(config.vmmSocketDir, migration.vmmSocketName ?? `${migration.vmId}.sock`);
   if (Buffer.byteLength(vmmSocket) > MAX_SOCKET_PATH_BYTES)
     throw new PagewakeError(
       ErrorReason.INVALID_ARGUMENT,
-      `${vmmSocket} is too long for a Unix socket; give a shorter vm_id, or the agent a shorter --vmm-socket-dir`,
+      `${vmmSocket} is too long for a Unix socket; give a shorter vmm_socket_name or vm_id, or the agent a shorter --vmm-socket-dir`,
     );
+  registry.checkSocket(vmmSocket);
   const trace = traceFor(migration, telemetry);
   const session: MigrationSession = new MigrationSession({
     ...migration,

@@ -26,6 +26,8 @@ export interface StartOptions {
   readonly migrationId?: string;
   readonly vmId?: string;
   readonly mode?: MigrationMode;
+  readonly vmmSocketName?: string;
+  readonly regionNames?: string[];
 }
 
 export interface TestDest {
@@ -73,8 +75,16 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
   return {
     client,
     socketDir,
-    async start(sourceAddress, { migrationId = 'm', vmId = 'demo', mode = MigrationMode.UNSPECIFIED } = {}) {
-      const request = { migrationId, vmId, sourceAddress, generation: GENERATION, token: Buffer.alloc(32, 7), mode };
+    async start(sourceAddress, { migrationId = 'm', vmId = 'demo', mode = MigrationMode.UNSPECIFIED, ...rest } = {}) {
+      const request = {
+        migrationId,
+        vmId,
+        sourceAddress,
+        generation: GENERATION,
+        token: Buffer.alloc(32, 7),
+        mode,
+        ...rest,
+      };
       return (await client.start(request)).migration ?? assert.fail('an answer without a migration');
     },
     get,
@@ -104,6 +114,8 @@ export interface Handshake {
   readonly fds?: readonly ('uffd' | 'memfd')[];
   readonly registered?: readonly string[];
   readonly vcpus?: readonly number[];
+  /** Fields that are not always there. */
+  readonly more?: Readonly<Record<string, unknown>>;
 }
 
 export const regionOf = (toucher: Toucher) => ({
@@ -119,8 +131,16 @@ export const startVmm = (t: TestContext, options: ToucherOptions = {}): Promise<
 
 /** Hands the memory over on the agent's socket, from the process that owns it. */
 export function handOver(vmm: Toucher, socket: string, handshake: Handshake = {}): void {
-  const { vm = 'demo', fds = ['uffd', 'memfd'], registered = ['missing'], vcpus = [] } = handshake;
-  const text = JSON.stringify({ protocol: 'pagewake/1', vm, regions: [regionOf(vmm)], fds, registered, vcpus });
+  const { vm = 'demo', fds = ['uffd', 'memfd'], registered = ['missing'], vcpus = [], more = {} } = handshake;
+  const text = JSON.stringify({
+    protocol: 'pagewake/1',
+    vm,
+    regions: [regionOf(vmm)],
+    fds,
+    registered,
+    vcpus,
+    ...more,
+  });
   vmm.handOver(socket, fds, text);
 }
 

@@ -1,10 +1,12 @@
 /** A source agent's gRPC server under a script: honest where the script says nothing, and able to lie, to stall and to die. */
+import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { startServer, toServiceError, type RunningServer } from '@pagewake/agent-kit';
 import {
   BulkResponseSchema,
+  Encoding,
   FaultsResponseSchema,
   implement,
   OpenResponseSchema,
@@ -28,6 +30,10 @@ export interface SourceScript {
   readonly zeroRuns?: readonly MessageInitShape<typeof ZeroRunsSchema>[];
   /** What Accepted says instead of the truth. */
   readonly accepted?: MessageInitShape<typeof OpenResponse_AcceptedSchema>;
+  /** Its VM runs until `pause`. */
+  readonly running?: boolean;
+  /** As a source of before there was a Paused. */
+  readonly withoutPaused?: boolean;
   /** In place of an Accepted: nothing. */
   readonly silent?: boolean;
   /** Runs at every Open, before anything is said; may throw what the source refuses with, or never resolve. */
@@ -53,6 +59,8 @@ export interface FakeSource {
   readonly streams: { readonly faults: number; readonly bulk: number };
   /** Answers what it has kept back, now and from now on. */
   release(): void;
+  /** Its VM stands still from now on. */
+  pause(): void;
   /** As a crash: every connection is cut. */
   kill(): Promise<void>;
   /** On the same port. */
@@ -67,11 +75,15 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
   const streams = { faults: 0, bulk: 0 };
   let released = false;
   let kept: (() => void)[] = [];
+  let running = script.running ?? false;
+  const paused = new EventEmitter().setMaxListeners(0);
 
   const zeroPages = (script.zeroRuns ?? []).reduce(
     (sum, runs) => sum + (runs.pageCounts ?? []).reduce((a, b) => a + b, 0),
     0,
   );
+
+  const dataPages = BigInt(Math.max(0, script.pages - zeroPages));
 
   /** Answers, or keeps the question until there is an answer. */
   const answer = <Q>(
@@ -98,10 +110,17 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
             session: Buffer.from(`session ${String(opens.length)}`),
             generation: call.request.generation,
             regions: [{ pageSizeBytes: PAGE_BYTES, pageCount: script.pages }],
-            dataPages: BigInt(Math.max(0, script.pages - zeroPages)),
+            dataPages: running ? 0n : dataPages,
             ...script.accepted,
           };
           call.write(create(OpenResponseSchema, { part: { case: 'accepted', value: accepted } }));
+          const gone = new AbortController();
+          call.on('cancelled', () => gone.abort());
+          if (running) await once(paused, 'paused', { signal: gone.signal }).catch(() => undefined);
+          if (gone.signal.aborted) return;
+          const final = { dataPages: script.accepted?.dataPages ?? dataPages };
+          if (script.withoutPaused !== true)
+            call.write(create(OpenResponseSchema, { part: { case: 'paused', value: final } }));
           for (const value of script.zeroRuns ?? [])
             call.write(create(OpenResponseSchema, { part: { case: 'zeroRuns', value } }));
           await script.beforeOpenEnds?.();
@@ -115,7 +134,7 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
               answer(
                 fault,
                 script.fault,
-                ({ page }) => frameOf(page, 1),
+                ({ region, page }) => frameOf(page, 1, Encoding.RAW, { region }),
                 (frame) => call.write(create(FaultsResponseSchema, { faultId: fault.faultId, frame })),
               );
             }
@@ -130,7 +149,7 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
             answer(
               range,
               script.bulk,
-              ({ firstPage, pageCount }) => frameOf(firstPage, pageCount),
+              ({ region, firstPage, pageCount }) => frameOf(firstPage, pageCount, Encoding.RAW, { region }),
               (frame) => call.write(create(BulkResponseSchema, { rangeId, frame, rangeDone: true })),
             );
           });
@@ -159,6 +178,10 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
       const answers = kept;
       kept = [];
       for (const send of answers) send();
+    },
+    pause() {
+      running = false;
+      paused.emit('paused');
     },
     async kill() {
       await server?.shutdown(0);

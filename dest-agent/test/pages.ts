@@ -36,7 +36,7 @@ export function frameOf(firstPage: number, pageCount: number, encoding = Encodin
   const bytes =
     encoding === Encoding.ZERO
       ? NOTHING
-      : Buffer.concat(Array.from({ length: pageCount }, (_, i) => content(firstPage + i)));
+      : Buffer.concat(Array.from({ length: pageCount }, (_, i) => content(firstPage + i, region)));
   const honest = create(PageFrameSchema, {
     region,
     firstPage,

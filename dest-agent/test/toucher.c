@@ -3,10 +3,10 @@
  * memory on command and say what they saw; whoever fills it sits in another process, as a thread that resolves faults must never touch
  * unresolved memory itself.
  *
- *   toucher memory=memfd|anonymous pages=N workers=N features=BITS minor=0|1 register=0|1 prefill=PAGE:BYTE
+ *   toucher memory=memfd|anonymous files=N pages=N workers=N features=BITS minor=0|1 register=0|1 prefill=PAGE:BYTE
  *
  * Commands on standard input, one a line; answers on standard output, one a line, as things happen:
- *   handover PATH um JSON   connect to PATH, send JSON and a newline with the descriptors (u: userfaultfd, m: memfd)
+ *   handover PATH um JSON   connect to PATH, send JSON and a newline with the descriptors (u: userfaultfd, m: the next memfd)
  *   send TEXT               one more line on that channel
  *   touch W PAGE            worker W reads the page         -> touched W PAGE CRC32 | sigbus W PAGE
  *   store W PAGE BYTE       worker W fills the page         -> touched W PAGE CRC32 | sigbus W PAGE
@@ -35,6 +35,7 @@
 
 #define PAGE 4096ul
 #define MAX_WORKERS 16
+#define MAX_FILES 4
 
 struct order {
   char what;
@@ -50,7 +51,8 @@ struct worker {
 
 static unsigned char *memory;
 static int anonymous;
-static int uffd = -1, memfd = -1, channel = -1;
+static int uffd = -1, channel = -1;
+static int memfds[MAX_FILES] = {-1, -1, -1, -1};
 static struct worker workers[MAX_WORKERS];
 static pthread_barrier_t started;
 static __thread sigjmp_buf on_sigbus;
@@ -140,8 +142,9 @@ static void hand_over(const char *path, const char *which, const char *json) {
   int length = asprintf(&text, "%s\n", json);
   if (length < 0) fail("asprintf");
   int fds[8];
-  size_t count = 0;
-  for (; which[count] == 'u' || which[count] == 'm'; count++) fds[count] = which[count] == 'u' ? uffd : memfd;
+  size_t count = 0, file = 0;
+  for (; count < 8 && (which[count] == 'u' || (which[count] == 'm' && file < MAX_FILES)); count++)
+    fds[count] = which[count] == 'u' ? uffd : memfds[file++];
   union {
     char bytes[CMSG_SPACE(sizeof fds)];
     struct cmsghdr align;
@@ -209,13 +212,28 @@ static void command(char *line) {
   if (worker >= MAX_WORKERS || write(workers[worker].orders[1], &order, sizeof order) != sizeof order) fail("order");
 }
 
+/* Side by side in the address space, each as large as the others. */
+static void map_files(size_t size, int files) {
+  if (files < 1 || files > MAX_FILES || size % ((size_t)files * PAGE) != 0) {
+    errno = EINVAL;
+    fail("files");
+  }
+  size_t part = size / (size_t)files;
+  for (int i = 0; i < files; i++) {
+    memfds[i] = memfd_create("guest", MFD_CLOEXEC);
+    if (memfds[i] < 0 || ftruncate(memfds[i], (off_t)part) != 0) fail("memfd_create");
+    void *at = memory + (size_t)i * part;
+    if (mmap(at, part, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memfds[i], 0) != at) fail("mmap");
+  }
+}
+
 int main(int argc, char **argv) {
   unsigned long pages = 16, features = 0, prefill_page = 0;
-  int count = 1, minor = 0, registers = 1, prefill_byte = -1;
+  int count = 1, files = 1, minor = 0, registers = 1, prefill_byte = -1;
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "memory=memfd") == 0) anonymous = 0;
     else if (strcmp(argv[i], "memory=anonymous") == 0) anonymous = 1;
-    else if (sscanf(argv[i], "pages=%lu", &pages) + sscanf(argv[i], "workers=%d", &count) +
+    else if (sscanf(argv[i], "pages=%lu", &pages) + sscanf(argv[i], "workers=%d", &count) + sscanf(argv[i], "files=%d", &files) +
                  sscanf(argv[i], "features=%lu", &features) + sscanf(argv[i], "minor=%d", &minor) +
                  sscanf(argv[i], "register=%d", &registers) +
                  sscanf(argv[i], "prefill=%lu:%d", &prefill_page, &prefill_byte) < 1) {
@@ -224,12 +242,9 @@ int main(int argc, char **argv) {
     }
   }
   size_t size = pages * PAGE;
-  if (!anonymous) {
-    memfd = memfd_create("guest", MFD_CLOEXEC);
-    if (memfd < 0 || ftruncate(memfd, (off_t)size) != 0) fail("memfd_create");
-  }
-  memory = mmap(NULL, size, PROT_READ | PROT_WRITE, anonymous ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED, memfd, 0);
+  memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) fail("mmap");
+  if (!anonymous) map_files(size, files);
   /* A huge page would fill the neighbours of the page that was touched. */
   madvise(memory, size, MADV_NOHUGEPAGE);
   if (prefill_byte >= 0) memset(memory + prefill_page * PAGE, prefill_byte, PAGE);

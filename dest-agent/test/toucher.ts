@@ -41,6 +41,8 @@ export function lacking(...names: readonly string[]): string | false {
 
 export interface ToucherOptions {
   readonly memory?: 'memfd' | 'anonymous';
+  /** Memory files, each with as many pages as the others. */
+  readonly files?: number;
   readonly pages?: number;
   readonly workers?: number;
   /** Tells of ranges that are given back. */
@@ -86,6 +88,7 @@ export class Toucher {
       (removeEvents ? UFFD_FEATURE.eventRemove : 0);
     const args = [
       `memory=${memory}`,
+      `files=${String(options.files ?? 1)}`,
       `pages=${String(pages)}`,
       `workers=${String(workers)}`,
       `features=${String(features)}`,

@@ -27,6 +27,9 @@ export interface NewMigration {
   readonly token: Uint8Array;
   readonly wantedMode: Mode | undefined;
   readonly parent: TraceIds | undefined;
+  /** File name of the VMM socket; undefined: named after the VM. */
+  readonly vmmSocketName: string | undefined;
+  readonly regionNames: readonly string[];
 }
 
 export interface MigrationServiceOptions {
@@ -41,6 +44,8 @@ const WATCH_MIN_MS = 50;
 const SAMPLED = 1;
 /** Becomes part of a file name. */
 const VM_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** Is a file name: none of them names another folder, or is hidden. */
+const SOCKET_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
 const invalid = (message: string): PagewakeError => new PagewakeError(ErrorReason.INVALID_ARGUMENT, message);
 
@@ -64,6 +69,12 @@ function check(request: StartRequest): NewMigration {
     );
   if (request.sourceAddress === '') throw invalid('source_address is empty; give host:port of the source agent');
   if (request.generation === 0) throw invalid('generation is 0; give what Register returned');
+  if (request.vmmSocketName !== '' && !SOCKET_NAME.test(request.vmmSocketName))
+    throw invalid(
+      `vmm_socket_name ${JSON.stringify(request.vmmSocketName)}: 1 to 64 letters, digits, dots, dashes or underscores, and no dot in front: a name in the agent's folder of VMM sockets`,
+    );
+  if (new Set(request.regionNames).size !== request.regionNames.length || request.regionNames.includes(''))
+    throw invalid(`region_names ${JSON.stringify(request.regionNames)}: every name once, and none empty`);
   return {
     migrationId: request.migrationId === '' ? randomUUID() : request.migrationId,
     vmId: request.vmId,
@@ -72,6 +83,8 @@ function check(request: StartRequest): NewMigration {
     token: Uint8Array.from(request.token),
     wantedMode: modeFrom(request.mode),
     parent: traceOf(request.trace),
+    vmmSocketName: request.vmmSocketName === '' ? undefined : request.vmmSocketName,
+    regionNames: [...request.regionNames],
   };
 }
 

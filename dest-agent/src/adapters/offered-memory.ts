@@ -1,16 +1,25 @@
 /** What a VMM handed over, looked at before anything is built on it. The descriptors are closed with this object. */
 import { closeSync, fstatSync, readFileSync } from 'node:fs';
-import type { DescriptorName, MemoryTraits, VmmOffer } from '@pagewake/core';
+import type { MemoryTraits, Region, VmmOffer } from '@pagewake/core';
 import { duplicateDescriptor, MemoryFile, UFFD_FEATURE } from '@pagewake/native';
 import { ErrorReason, PagewakeError } from '../kit.ts';
 
 const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
+/** What `st_blocks` counts. */
+const BLOCK_BYTES = 512;
+const FILES: ReadonlySet<string | undefined> = new Set(['memfd', 'guest_memfd']);
 
 export class OfferedMemory {
   readonly #offer: VmmOffer;
-  readonly #descriptors: ReadonlyMap<DescriptorName, number>;
+  readonly #all: readonly number[];
+  readonly #uffd: number | undefined;
+  /** In the order in which regions name them. */
+  readonly #files: readonly number[];
   readonly #uffdFeatures: number;
   readonly traits: MemoryTraits;
+  /** What the files held and was thrown away, as the offer allows. */
+  readonly discardedBytes: number;
+  #closed = false;
 
   /**
    * Owns the descriptors from here on, also where it throws.
@@ -18,16 +27,17 @@ export class OfferedMemory {
    */
   constructor(offer: VmmOffer, descriptors: readonly number[]) {
     this.#offer = offer;
-    this.#descriptors = new Map(offer.descriptors.map((name, index) => [name, descriptors[index] ?? -1]));
+    this.#all = descriptors;
+    this.#uffd = descriptors[offer.descriptors.indexOf('uffd')];
+    this.#files = descriptors.filter((_fd, index) => FILES.has(offer.descriptors[index]));
     try {
-      const uffd = this.#descriptors.get('uffd');
-      this.#uffdFeatures = uffd === undefined ? 0 : featuresOf(uffd);
-      this.#checkFile();
-      const file = this.#descriptors.has('guest_memfd')
-        ? 'guest-memfd'
-        : this.#descriptors.has('memfd')
-          ? 'shared'
-          : 'none';
+      this.#uffdFeatures = this.#uffd === undefined ? 0 : featuresOf(this.#uffd);
+      const guestMemfd = offer.descriptors.includes('guest_memfd');
+      if (offer.content === 'discard' && this.#files.length === 0)
+        throw bad('what the memory holds is to be thrown away (content: discard), but no memory file came over');
+      this.#refuseSameFile();
+      this.discardedBytes = this.#files.reduce((sum, fd, file) => sum + this.#checkFile(fd, file, guestMemfd), 0);
+      const file = guestMemfd ? 'guest-memfd' : this.#files.length > 0 ? 'shared' : 'none';
       const huge = offer.layout.regions.some((r) => r.pageSizeBytes === HUGE_PAGE_BYTES);
       this.traits = { file, huge, minor: offer.minor, exactWrite: this.#writeIsExact() };
     } catch (error) {
@@ -48,61 +58,93 @@ export class OfferedMemory {
 
   /** Copies of the descriptors for one lane, which closes them. */
   duplicate(): { readonly uffd: number | undefined; readonly files: readonly number[] } {
-    const copy = (fd: number | undefined): number | undefined =>
-      fd === undefined ? undefined : duplicateDescriptor(fd);
     return {
-      uffd: copy(this.#descriptors.get('uffd')),
-      files: [this.#fileDescriptor()].filter((fd) => fd !== undefined).map((fd) => duplicateDescriptor(fd)),
+      uffd: this.#uffd === undefined ? undefined : duplicateDescriptor(this.#uffd),
+      files: this.#files.map((fd) => duplicateDescriptor(fd)),
     };
   }
 
   close(): void {
-    for (const fd of this.#descriptors.values()) if (fd >= 0) closeSync(fd);
-    (this.#descriptors as Map<DescriptorName, number>).clear();
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const fd of this.#all) closeSync(fd);
   }
 
-  #fileDescriptor(): number | undefined {
-    return this.#descriptors.get('guest_memfd') ?? this.#descriptors.get('memfd');
-  }
-
-  /** Asked of the file's own mount where it has one that can be seen (tmpfs), else of a memfd of ours. */
+  /** Asked of the files' own mounts where they have one that can be seen (tmpfs), else of a memfd of ours. */
   #writeIsExact(): boolean {
-    const fd = this.#fileDescriptor();
-    const huge = fd === undefined ? undefined : hugeOptionOf(fd);
-    return huge === undefined ? writeIsExact() : huge === 'never';
+    if (this.#files.length === 0) return writeIsExact();
+    return this.#files.every((fd) => {
+      const huge = hugeOptionOf(fd);
+      return huge === undefined ? writeIsExact() : huge === 'never';
+    });
   }
 
-  #checkFile(): void {
-    const fd = this.#fileDescriptor();
-    if (fd === undefined) return;
-    const wanted = this.#descriptors.has('guest_memfd') ? ['guest_memfd'] : ['memfd-or-shmem', 'hugetlbfs'];
+  /** Two descriptors of one file would make two regions of one memory, unnoticed. */
+  #refuseSameFile(): void {
+    const inodes = this.#files.map((fd) => {
+      const { dev, ino } = fstatSync(fd, { bigint: true });
+      return `${dev}:${ino}`;
+    });
+    const second = inodes.findIndex((inode, file) => inodes.indexOf(inode) !== file);
+    if (second >= 0) throw bad(`memory files ${inodes.indexOf(inodes[second] ?? '')} and ${second} are the same file`);
+  }
+
+  /** @returns how many bytes were thrown away */
+  #checkFile(fd: number, index: number, guestMemfd: boolean): number {
+    const what = this.#files.length > 1 ? `memory file ${index}` : 'the memory file';
+    const wanted = guestMemfd ? ['guest_memfd'] : ['memfd-or-shmem', 'hugetlbfs'];
+    const regions = this.#offer.layout.regions.filter((region) => region.file === index);
     const file = MemoryFile.adopt(duplicateDescriptor(fd));
     try {
       const kind = file.kind();
-      if (!wanted.includes(kind)) throw bad(`the memory file is a ${kind}; ${wanted.join(' or ')} was expected`);
+      if (!wanted.includes(kind)) throw bad(`${what} is a ${kind}; ${wanted.join(' or ')} was expected`);
       const sizeBytes = file.sizeBytes();
-      // Has no SEEK_DATA that tells: all of it is called data. Its blocks do.
-      const { blocks } = fstatSync(fd);
-      if (kind === 'hugetlbfs' && blocks > 0) throw bad(notEmpty('the memory file', blocks * 512));
-      for (const region of this.#offer.layout.regions) {
+      for (const region of regions)
         if (region.fileOffset + region.sizeBytes > sizeBytes)
           throw bad(
-            `region ${region.index} ends at byte ${region.fileOffset + region.sizeBytes} of a memory file of ${sizeBytes} bytes`,
+            `${nameOf(region)} ends at byte ${region.fileOffset + region.sizeBytes} of a memory file of ${sizeBytes} bytes`,
           );
-        if (kind === 'memfd-or-shmem') refuseFilled(file, region.fileOffset, region.sizeBytes, region.index);
-      }
+      if (this.#offer.content === 'live') return 0;
+      const discarded = this.#offer.content === 'discard' ? discard(file, kind, fd, regions) : 0;
+      // Has no SEEK_DATA that tells: all of it is called data. Its blocks do.
+      const { blocks } = fstatSync(fd);
+      if (kind === 'hugetlbfs' && blocks > 0) throw bad(notEmpty(what, blocks * BLOCK_BYTES));
+      if (kind === 'memfd-or-shmem') for (const region of regions) refuseFilled(file, region);
+      return discarded;
     } finally {
       file.close();
     }
   }
 }
 
+/** Throws away what is there. @returns how much that was */
+function discard(file: MemoryFile, kind: string, fd: number, regions: readonly Region[]): number {
+  const told = kind === 'memfd-or-shmem';
+  const before = fstatSync(fd).blocks;
+  for (const region of regions) {
+    const { fileOffset, sizeBytes } = region;
+    // Only what holds something: a hole over all of a large file takes its time even where nothing is there.
+    const runs = told ? file.dataRuns(fileOffset, sizeBytes) : [fileOffset, sizeBytes];
+    for (let i = 0; i < runs.length; i += 2) {
+      const outcome = file.punch(runs[i] ?? 0, runs[i + 1] ?? 0);
+      if (outcome.kind !== 'done')
+        throw bad(
+          `what ${nameOf(region)} holds cannot be thrown away: ${outcome.kind === 'refused' ? outcome.errno : outcome.kind}`,
+        );
+    }
+  }
+  return Math.max(0, before - fstatSync(fd).blocks) * BLOCK_BYTES;
+}
+
+const nameOf = ({ index, name }: Region): string =>
+  name === undefined ? `region ${index}` : `region ${index} (${name})`;
+
 /** A page that is there already never faults: the guest would read whatever it holds, zeros as a rule. */
-function refuseFilled(file: MemoryFile, offset: number, sizeBytes: number, region: number): void {
-  const runs = file.dataRuns(offset, sizeBytes);
+function refuseFilled(file: MemoryFile, region: Region): void {
+  const runs = file.dataRuns(region.fileOffset, region.sizeBytes);
   let bytes = 0;
   for (let i = 1; i < runs.length; i += 2) bytes += runs[i] ?? 0;
-  if (bytes > 0) throw bad(notEmpty(`region ${region}`, bytes));
+  if (bytes > 0) throw bad(notEmpty(nameOf(region), bytes));
 }
 
 const notEmpty = (what: string, bytes: number): string =>

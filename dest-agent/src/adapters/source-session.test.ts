@@ -159,6 +159,37 @@ test('an honest Open gives the session, and every zero run in ledger pages; runs
 });
 
 test(
+  'a source that says nothing of Paused stood still already: it is final when its answer ends',
+  BUDGET,
+  async (t) => {
+    const { open, zeros } = await connect(t, {
+      withoutPaused: true,
+      zeroRuns: [{ region: 0, firstPages: [1], pageCounts: [2] }],
+    });
+    assert.equal(Buffer.from(await open()).toString(), 'session 1');
+    assert.deepEqual(zeros, [[1, 2]]);
+  },
+);
+
+test(
+  'a source whose VM runs accepts at once and is final once the VM stands still; no zeros before that',
+  BUDGET,
+  async (t) => {
+    const { session, zeros, source } = await connect(t, {
+      running: true,
+      zeroRuns: [{ region: 0, firstPages: [1], pageCounts: [2] }],
+      accepted: { bulkPort: 4711 },
+    });
+    const opening = await session.open(layout, (first, count) => zeros.push([first, count]), true);
+    assert.deepEqual([opening.paused, opening.bulkPort, source.opens[0]?.waitUntilPaused], [false, 4711, true]);
+    assert.deepEqual(zeros, []);
+    source.pause();
+    await opening.final;
+    assert.deepEqual([opening.paused, zeros], [true, [[1, 2]]]);
+  },
+);
+
+test(
   'a source that is stopped in the middle of Open is unreachable: the same destination may come again',
   BUDGET,
   async (t) => {

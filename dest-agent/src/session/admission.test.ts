@@ -5,7 +5,7 @@ import { PagewakeError } from '@pagewake/agent-kit';
 import { parseHandshake } from '@pagewake/core';
 import { duplicateDescriptor, MemoryFile } from '@pagewake/native';
 import { regionOf, startVmm } from '../../test/agent.ts';
-import { SIGBUS } from '../../test/pages.ts';
+import { seen, SIGBUS } from '../../test/pages.ts';
 import { takeOver } from '../../test/rig.ts';
 import { lacking, type Toucher } from '../../test/toucher.ts';
 import { BUDGET } from '../../test/wait.ts';
@@ -29,7 +29,7 @@ const offer = (change: Record<string, unknown> = {}): string =>
 /** As the session does it with what came over the socket: copies of the descriptors, which it owns. */
 function admit(text: string, fds: readonly number[], wantedMode?: 'post-copy' | 'eager'): AdmittedVm {
   const received = { offer: parseHandshake(text, fds.length), descriptors: fds.map(duplicateDescriptor), pid: 0 };
-  return new AdmittedVm(received, { vmId: 'demo', wantedMode });
+  return new AdmittedVm(received, { vmId: 'demo', wantedMode, regionNames: [] });
 }
 
 type Peer = (t: TestContext, vmm: Toucher) => Promise<{ readonly text: string; readonly fds: readonly number[] }>;
@@ -86,6 +86,38 @@ const BAD_MEMORY: readonly (readonly [law: string, peer: Peer, reason: string, m
     },
     'BAD_HANDSHAKE',
     /region 0 is not empty: 8192 bytes.*prealloc=off/,
+  ],
+  [
+    'a memfd that a guest may run on',
+    async (t, vmm) => {
+      const fds = await vmmFds(t, vmm);
+      return { text: offer({ regions: [regionOf(vmm)], fds: ['uffd', 'memfd'], content: 'live' }), fds };
+    },
+    'BAD_HANDSHAKE',
+    /a guest may run on this memory already \(content: live\)/,
+  ],
+  [
+    'memory to be thrown away that has no file',
+    async (t, vmm) => {
+      const [uffd] = await vmmFds(t, vmm);
+      return { text: offer({ regions: [regionOf(vmm)], content: 'discard' }), fds: [uffd] };
+    },
+    'BAD_HANDSHAKE',
+    /\(content: discard\), but no memory file came over/,
+  ],
+  [
+    'one file as two',
+    async (t, vmm) => {
+      const [uffd, memfd] = await vmmFds(t, vmm);
+      const half = { ...regionOf(vmm), size: (PAGES / 2) * 4096, file_offset: 0 };
+      const regions = [
+        { ...half, fd: 1 },
+        { ...half, fd: 2, offset: half.size, base_host_virt_addr: half.base_host_virt_addr + half.size },
+      ];
+      return { text: offer({ regions, fds: ['uffd', 'memfd', 'memfd'] }), fds: [uffd, memfd, memfd] };
+    },
+    'BAD_HANDSHAKE',
+    /memory files 0 and 1 are the same file/,
   ],
   [
     'a memfd that is no memory',
@@ -168,6 +200,14 @@ test('what is as it was offered is admitted, with its tier and traits, and close
   assert.deepEqual(vm.totals(), { total: 64, unresolved: 54, zeroAtOpen: 10, removed: 0 });
   vm.close();
   assert.equal(readdirSync('/proc/self/fd').length, before);
+});
+
+test('another VM’s memory is not thrown away', UFFD, async (t) => {
+  const vmm = await startVmm(t, { prefill: { page: 3, byte: 7 } });
+  const fds = await vmmFds(t, vmm);
+  const text = offer({ vm: 'other', regions: [regionOf(vmm)], fds: ['uffd', 'memfd'], content: 'discard' });
+  assert.throws(() => admit(text, fds), /the VMM says it is other/);
+  assert.deepEqual(await vmm.touch(0, 3), seen(Buffer.alloc(4096, 7)));
 });
 
 test(

@@ -1,5 +1,6 @@
 /** From what a VMM handed over to memory that may be filled, or the typed reason why not. */
-import { chooseTier, type Mode, type TierChoice } from '@pagewake/core';
+import { closeSync } from 'node:fs';
+import { chooseTier, orderByName, RegionNameError, type GuestLayout, type Mode, type TierChoice } from '@pagewake/core';
 import { PageLedger } from '../adapters/ledger.ts';
 import { VmMemory } from '../adapters/memory.ts';
 import { OfferedMemory } from '../adapters/offered-memory.ts';
@@ -16,11 +17,15 @@ export type Choice = Extract<TierChoice, { kind: 'chosen' }>;
 export interface Wanted {
   readonly vmId: string;
   readonly wantedMode: Mode | undefined;
+  /** The source's regions in their order, by the names that this VMM gives them; none: in the VMM's order. */
+  readonly regionNames: readonly string[];
 }
 
 /** One VM's memory and its ledger, from the handshake to the end of the migration. */
 export class AdmittedVm {
   readonly received: ReceivedOffer;
+  /** Its regions in its own order. */
+  readonly offered: GuestLayout;
   readonly choice: Choice;
   readonly ledger: PageLedger;
   readonly #memory: OfferedMemory;
@@ -31,19 +36,27 @@ export class AdmittedVm {
    * Owns the descriptors of the offer from here on, also where it throws.
    * @throws PagewakeError BAD_HANDSHAKE, NOT_TRAPPABLE, MISSING_CAPABILITY
    */
-  constructor(received: ReceivedOffer, { vmId, wantedMode }: Wanted) {
-    this.received = received;
-    this.#memory = new OfferedMemory(received.offer, received.descriptors);
+  constructor(received: ReceivedOffer, wanted: Wanted) {
+    this.offered = received.offer.layout;
     try {
-      this.choice = choose(received, vmId, wantedMode);
+      this.choice = choose(received, wanted);
+      this.received = inOurOrder(received, wanted.regionNames);
     } catch (error) {
-      this.#memory.close();
+      for (const fd of received.descriptors) closeSync(fd);
       throw error;
     }
-    this.ledger = PageLedger.create(received.offer.layout.pageCount);
+    // Only now: what another VM has in its memory is not to be thrown away.
+    this.#memory = new OfferedMemory(this.received.offer, received.descriptors);
+    this.ledger = PageLedger.create(this.layout.pageCount);
   }
 
-  get layout() {
+  /** Thrown away before anything came: what a VMM that nobody has run on had in its files. */
+  get discardedBytes(): number {
+    return this.#memory.discardedBytes;
+  }
+
+  /** Its regions in the source's order. */
+  get layout(): GuestLayout {
     return this.received.offer.layout;
   }
 
@@ -108,10 +121,25 @@ export class AdmittedVm {
   }
 }
 
-function choose({ offer }: ReceivedOffer, vmId: string, wanted: Mode | undefined): Choice {
+function inOurOrder(received: ReceivedOffer, names: readonly string[]): ReceivedOffer {
+  try {
+    const layout = orderByName(received.offer.layout, names);
+    return { ...received, offer: { ...received.offer, layout } };
+  } catch (error) {
+    if (error instanceof RegionNameError) throw new PagewakeError(ErrorReason.BAD_HANDSHAKE, error.message);
+    throw error;
+  }
+}
+
+function choose({ offer }: ReceivedOffer, { vmId, wantedMode }: Wanted): Choice {
+  if (offer.content === 'live')
+    throw new PagewakeError(
+      ErrorReason.BAD_HANDSHAKE,
+      'a guest may run on this memory already (content: live), and this migration has not begun it: only the agent that continues its migration may take it',
+    );
   if (offer.vmId !== undefined && offer.vmId !== vmId)
     throw new PagewakeError(ErrorReason.BAD_HANDSHAKE, `the VMM says it is ${offer.vmId}; this socket is for ${vmId}`);
-  const choice = chooseTier(offer, wanted);
+  const choice = chooseTier(offer, wantedMode);
   if (choice.kind === 'not-trappable')
     throw new PagewakeError(ErrorReason.NOT_TRAPPABLE, choice.message, { missing: choice.missing.join('; ') });
   if (choice.kind === 'unsupported') throw new PagewakeError(ErrorReason.MISSING_CAPABILITY, choice.message);

@@ -26,7 +26,18 @@ export class SessionRegistry {
       );
   }
 
-  /** After `check`, in the same turn. */
+  /** @throws PagewakeError MIGRATION_EXISTS where another migration's VMM is awaited, or served, on this socket */
+  checkSocket(vmmSocket: string): void {
+    const other = this.active().find((session) => session.vmmSocket === vmmSocket);
+    if (other)
+      throw new PagewakeError(
+        ErrorReason.MIGRATION_EXISTS,
+        `the VMM socket ${vmmSocket} is that of ${other.migrationId}, a migration of VM ${other.vmId}; give another vmm_socket_name`,
+        { migration_id: other.migrationId, vm_id: other.vmId },
+      );
+  }
+
+  /** After the checks, in the same turn. */
   add(session: MigrationSession): void {
     this.#sessions.set(session.migrationId, session);
     this.#forget();

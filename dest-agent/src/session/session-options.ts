@@ -10,6 +10,7 @@ export interface SessionOptions {
   readonly generation: number;
   readonly token: Uint8Array;
   readonly wantedMode: Mode | undefined;
+  readonly regionNames: readonly string[];
   readonly vmmSocket: string;
   readonly credentials: SourceCredentials;
   /** The migration's own span; absent: not traced. */

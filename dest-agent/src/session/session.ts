@@ -21,6 +21,7 @@ import { VmmSide } from './vmm-side.ts';
 export class MigrationSession extends PhaseMachine {
   readonly migrationId: string;
   readonly vmId: string;
+  readonly vmmSocket: string;
   readonly #o: SessionOptions;
   readonly #lanes: Lanes;
   readonly #source: SourceSide;
@@ -43,6 +44,7 @@ export class MigrationSession extends PhaseMachine {
     super();
     this.migrationId = options.migrationId;
     this.vmId = options.vmId;
+    this.vmmSocket = options.vmmSocket;
     this.#o = options;
     this.#alarms = new Alarms(options.log);
     const identity = { ...options, destinationId: randomBytes(16).toString('hex') };
@@ -156,7 +158,7 @@ export class MigrationSession extends PhaseMachine {
     }
     this.enter('opening');
     const guestRuns = received.offer.dialect === 'firecracker';
-    this.#atStake = guestRuns;
+    this.#atStake = guestRuns || received.offer.content === 'live';
     const vm = this.#vmm.admit(received);
     const source = await this.#source.open(vm);
     if (this.over) return;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { GuestLayout } from '@pagewake/core';
-import { laneOrderOf } from './vmm-orders.ts';
+import { GuestLayout, orderByName } from '@pagewake/core';
+import { laneOrderOf, resolvedAnswer } from './vmm-orders.ts';
 
 const K4 = 4096;
 const M2 = 2 * 1024 * 1024;
@@ -10,9 +10,10 @@ const layout = new GuestLayout([
   { address: 64 * M2, sizeBytes: 8 * K4, offset: 2 * M2, fileOffset: 2 * M2, pageSizeBytes: K4 },
 ]);
 
-const removed = (offset: number, len: number) => laneOrderOf({ type: 'removed', offset, len }, layout);
+const removed = (offset: number, len: number) =>
+  laneOrderOf({ type: 'removed', offset, len }, { offered: layout, layout });
 const fault = (offset: number, traceparent?: string) =>
-  laneOrderOf({ type: 'stage2_fault', id: 1, vcpu: 0, offset, flags: 0, traceparent }, layout);
+  laneOrderOf({ type: 'stage2_fault', id: 1, vcpu: 0, offset, flags: 0, traceparent }, { offered: layout, layout });
 
 test('a stage-2 fault anywhere in a page is of that page, in its region', () => {
   for (const [offset, ledgerPage] of [
@@ -64,4 +65,20 @@ test('a traceparent makes the fault a child; what is none is passed over, as the
     const order = fault(0, bad);
     assert.equal(order?.type === 'stage2' && order.parent, undefined, bad);
   }
+});
+
+test('offsets on the channel are of the VMM’s own order of regions, whatever the order on the wire', () => {
+  const region = (name: string, address: number, offset: number) => ({
+    ...{ name, address, offset, sizeBytes: 4 * K4, pageSizeBytes: K4, fileOffset: 0 },
+    file: address / M2,
+  });
+  const offered = new GuestLayout([region('a', M2, 0), region('b', 2 * M2, 4 * K4)]);
+  const layouts = { offered, layout: orderByName(offered, ['b', 'a']) };
+  const fault = laneOrderOf({ type: 'stage2_fault', id: 1, vcpu: 0, offset: 5 * K4, flags: 0 }, layouts);
+  assert.deepEqual(fault, { type: 'stage2', id: 1, ledgerPage: 1, parent: undefined });
+  assert.deepEqual(resolvedAnswer(1, 1, layouts), { type: 'resolved', id: 1, offset: 5 * K4, len: K4 });
+  const removed = (offset: number, len: number) => laneOrderOf({ type: 'removed', offset, len }, layouts);
+  assert.deepEqual(removed(K4, 2 * K4), { type: 'removed', first: 5, count: 2, offset: K4, len: 2 * K4 });
+  // Neighbours there, strangers here.
+  assert.equal(removed(3 * K4, 2 * K4), undefined);
 });

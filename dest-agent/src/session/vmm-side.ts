@@ -64,6 +64,8 @@ export class VmmSide {
     this.#vm = vm;
     const { tier, mode, reason } = vm.choice;
     this.#log.info({ tier, mode, reason }, 'memory handed over');
+    if (vm.discardedBytes > 0)
+      this.#log.info({ bytes: vm.discardedBytes }, 'what the VMM had in its memory files is thrown away');
     return vm;
   }
 
@@ -73,7 +75,7 @@ export class VmmSide {
 
   /** A stage-2 fault that it asked about is resolved. */
   answerResolved(id: number, ledgerPage: number): void {
-    const answer = this.#vm && resolvedAnswer(id, ledgerPage, this.#vm.layout);
+    const answer = this.#vm && resolvedAnswer(id, ledgerPage, this.#vm);
     if (answer) this.#link.send(answer);
   }
 
@@ -89,7 +91,7 @@ export class VmmSide {
   }
 
   #onMessage(message: VmmMessage): void {
-    const order = this.#vm && laneOrderOf(message, this.#vm.layout);
+    const order = this.#vm && laneOrderOf(message, this.#vm);
     if (order) this.#events.onOrder(order);
     // Ignored it would leave a vCPU waiting for its answer.
     else this.#refuse(`${message.type}: ${message.offset} is no page that the VMM handed over`);
