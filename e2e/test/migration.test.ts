@@ -96,11 +96,12 @@ const ROWS: readonly Row[] = [
     also: ({ summary }) => assert.equal(summary.pages.total, (96 << 20) / 4096),
   },
   {
-    name: 'zero-heavy memory: what is zero is not sent',
+    name: 'zero-heavy memory: what is zero costs next to no bytes, known beforehand or not',
     source: [...SMALL, '--pattern', 'zero-heavy', '--zero-fill', '8M'],
     also: ({ summary, result }) => {
-      assert.ok(result.zeroPages > result.dataPages);
-      assert.ok(summary.payloadBytes <= result.dataPages * 4096);
+      // Written zeros are no holes: they count as data, and are found when they are read.
+      assert.ok(result.zeroPages > 0);
+      assert.ok(summary.payloadBytes < result.dataPages * 4096 * 0.5, `${summary.payloadBytes} bytes`);
     },
   },
   {
