@@ -15,7 +15,8 @@ if (script === undefined) {
   process.exit(2);
 }
 
-setUp({ tests: script === 'scripts/test.ts' });
+const tests = script === 'scripts/test.ts';
+setUp({ tests, vm: tests || script.includes('qemu') });
 const bin = join(ROOT, 'node_modules', '.bin');
 const child = spawn(join(bin, 'node'), [join(ROOT, script), ...args], {
   cwd: ROOT,

@@ -86,23 +86,23 @@ function build(script) {
   if (result.status !== 0) fail(`${script} failed`);
 }
 
-/** QEMU and a guest kernel, which only tests use; without them they skip and say so. */
+/** QEMU and a guest kernel; without them tests skip and say so. */
 function qemu() {
   const node = join(ROOT, 'node_modules', '.bin', 'node');
   const { stdout, status } = spawnSync(node, [join(ROOT, 'e2e/qemu/install.ts')], { cwd: ROOT, encoding: 'utf8' });
   const reason = status === 0 ? JSON.parse(stdout).reason : 'e2e/qemu/install.ts failed';
-  if (reason) say(`${reason} (the tests that need QEMU are skipped)`);
+  if (reason) say(`${reason} (what needs QEMU is skipped)`);
 }
 
-/** @param {{ tests?: boolean }} options tests: also what only the tests need */
-export function setUp({ tests = false } = {}) {
+/** @param {{ tests?: boolean, vm?: boolean }} options tests: also what only the tests need; vm: also QEMU and a guest for it */
+export function setUp({ tests = false, vm = tests } = {}) {
   systemPackages(DEBIAN_PACKAGES, false);
   if (tests) systemPackages(DEBIAN_PACKAGES_OF_TESTS, true);
   npmPackages();
   build('native/scripts/build.mjs');
   build('testvmm/scripts/build.mjs');
   build('shim/scripts/build.mjs');
-  if (tests) qemu();
+  if (vm) qemu();
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) setUp({ tests: process.argv.includes('--tests') });

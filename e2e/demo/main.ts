@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { MigrationSummary } from '@pagewake/orchestrator';
 import { PAGEWAKE, startDestAgent, startSourceAgent } from '../lib/agents.ts';
+import { Cleanup } from '../lib/cleanup.ts';
 import { makeHosts, type Hosts } from '../lib/hosts.ts';
 import { whyNoKvm } from '../lib/machine.ts';
 import type { ReceivedSpan } from '../lib/otlp-decode.ts';
@@ -22,19 +23,6 @@ const TRACE_RATIO = '0.05';
 const SHOWN = ['pagewake.page', 'pagewake.fault.origin', 'pagewake.install.call', 'pagewake.encoding', 'thread.id'];
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
-
-/** What has to be ended, last first. */
-class Cleanup {
-  readonly #steps: (() => void | Promise<unknown>)[] = [];
-
-  add(step: () => void | Promise<unknown>): void {
-    this.#steps.push(step);
-  }
-
-  async run(): Promise<void> {
-    for (const step of this.#steps.splice(0).toReversed()) await step();
-  }
-}
 
 function guestFlags(o: DemoOptions): { readonly source: string[]; readonly destination: string[] } {
   const both = ['--quiet-heartbeats', '--memory', o.memory, ...(o.kvm ? [] : ['--no-kvm'])];
@@ -54,7 +42,7 @@ async function startReceiver(
 ): Promise<{ readonly address: string; readonly spans: ReceivedSpan[] }> {
   const script = join(ROOT, 'e2e/lib/otlp-receiver.ts');
   const receiver = new Program('trace receiver', hosts.source, [process.execPath, script, `${hosts.source.address}:0`]);
-  cleanup.add(() => receiver.stop());
+  cleanup.after(() => receiver.stop());
   const spans: ReceivedSpan[] = [];
   receiver.on('line', (line) => {
     if (line['event'] === 'span') spans.push(line['span'] as ReceivedSpan);
@@ -116,7 +104,7 @@ function downtimeSteps(result: JsonLine): string {
 
 async function demo(options: DemoOptions, cleanup: Cleanup): Promise<number> {
   const hosts = makeHosts(options.hosts);
-  cleanup.add(() => hosts.close());
+  cleanup.after(() => hosts.close());
   say(
     `hosts: two ${hosts.kind === 'loopback' ? `on loopback (${hosts.reason})` : 'network namespaces joined by a veth pair'}`,
   );
@@ -124,7 +112,7 @@ async function demo(options: DemoOptions, cleanup: Cleanup): Promise<number> {
   if (noKvm !== undefined) say(`no KVM: ${noKvm}; the workload runs on plain threads`);
 
   const folder = mkdtempSync(join(tmpdir(), 'pagewake-demo-'));
-  cleanup.add(() => rmSync(folder, { recursive: true, force: true }));
+  cleanup.after(() => rmSync(folder, { recursive: true, force: true }));
   const { address: receiver, spans } = await startReceiver(hosts, cleanup);
   const env = {
     OTEL_EXPORTER_OTLP_ENDPOINT: `http://${receiver}`,
@@ -132,20 +120,20 @@ async function demo(options: DemoOptions, cleanup: Cleanup): Promise<number> {
     PAGEWAKE_TRACE_FAULT_RATIO: TRACE_RATIO,
   };
   const source = await startSourceAgent(hosts.source, { env });
-  cleanup.add(() => source.program.stop());
+  cleanup.after(() => source.program.stop());
   const destination = await startDestAgent(hosts.destination, join(folder, 'vmm'), { env });
-  cleanup.add(() => destination.program.stop());
+  cleanup.after(() => destination.program.stop());
   say(`agents: source ${source.address}, destination ${destination.address}`);
 
   const flags = guestFlags(options);
   const from = await startVmm('source', hosts.source, folder, flags.source);
-  cleanup.add(() => from.program.stop());
+  cleanup.after(() => from.program.stop());
   say(
     `guest: ${options.ram} of ${options.memory}, ${options.vcpus} vCPUs that fill, verify and rewrite ${options.workload}`,
   );
   await filled(from);
   const to = await startVmm('destination', hosts.destination, folder, flags.destination);
-  cleanup.add(() => to.program.stop());
+  cleanup.after(() => to.program.stop());
 
   const before = hosts.wireBytes();
   const result = await runMigration(hosts, source.address, destination.address, { from, to }, env);

@@ -14,6 +14,7 @@ import {
   type VmmDriver,
 } from '@pagewake/orchestrator';
 import { startDestAgent, startSourceAgent, type Agent, type AgentOptions } from './agents.ts';
+import type { Scope } from './cleanup.ts';
 import { makeHosts, type Host } from './hosts.ts';
 import type { JsonLine } from './processes.ts';
 import { filled, startVmm, type Vmm } from './vmm.ts';
@@ -42,7 +43,7 @@ export async function startPair(t: TestContext, options: PairOptions = {}): Prom
   return { folder, source, destination };
 }
 
-export function temporaryFolder(t: TestContext): string {
+export function temporaryFolder(t: Scope): string {
   const folder = mkdtempSync(join(tmpdir(), 'pagewake-e2e-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;

@@ -4,11 +4,11 @@
  */
 import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import type { MigrationSummary } from '@pagewake/orchestrator';
 import { presentQemuLab, type QemuParts } from '../qemu/install.ts';
 import type { Machine } from '../qemu/native.ts';
 import { PAGEWAKE, startDestAgent, startSourceAgent, type Agent, type AgentOptions } from './agents.ts';
+import type { Scope } from './cleanup.ts';
 import { makeGuestNet, type GuestNet } from './guest-net.ts';
 import { makeHosts, whyNoNamespaces, type Host, type Hosts } from './hosts.ts';
 import { temporaryFolder } from './migration.ts';
@@ -45,7 +45,7 @@ export interface SetUp {
 
 /** Both hosts can send and receive: each has both agents. */
 export class QemuHosts {
-  readonly #t: TestContext;
+  readonly #t: Scope;
   readonly #places: Record<Side, Place>;
   readonly #setUp: SetUp;
   readonly hosts: Hosts;
@@ -55,7 +55,7 @@ export class QemuHosts {
   #sockets = 0;
 
   private constructor(
-    t: TestContext,
+    t: Scope,
     setUp: SetUp,
     made: { parts: QemuParts; hosts: Hosts; folder: string; net: GuestNet | undefined; places: Record<Side, Place> },
   ) {
@@ -68,7 +68,7 @@ export class QemuHosts {
     this.parts = made.parts;
   }
 
-  static async make(t: TestContext, setUp: SetUp = {}): Promise<QemuHosts> {
+  static async make(t: Scope, setUp: SetUp = {}): Promise<QemuHosts> {
     const lab = presentQemuLab();
     if (lab.reason !== undefined) throw new Error(lab.reason);
     const hosts = makeHosts();

@@ -1,7 +1,7 @@
 /** Between an orchestrator and a QEMU: the point at which a test holds a migration, and a QEMU that says it does what it does not do. */
 import { connect, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
-import type { TestContext } from 'node:test';
+import type { Scope } from './cleanup.ts';
 
 export interface QmpCommand {
   readonly execute: string;
@@ -15,7 +15,7 @@ let proxies = 0;
  * @returns the path of the socket to give to the orchestrator
  */
 export async function proxyQmp(
-  t: TestContext,
+  t: Scope,
   qmpPath: string,
   meet: (command: QmpCommand) => QmpCommand | Promise<QmpCommand>,
 ): Promise<string> {
