@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "devices.h"
 #include "ram.h"
 #include "say.h"
 #include "settings.h"
@@ -65,6 +66,7 @@ static void checkMapping(const struct RamFile *file, int protection, int flags) 
 static void watch(const struct RamFile *file, void *address, size_t bytes, int fd, off_t offset) {
   const size_t index = atomic_load(&ram.count);
   if (index == 0) {
+    checkDevices();
     ram.owner = getpid();
     ram.uffd = openUffd();
   }

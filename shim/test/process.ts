@@ -16,6 +16,8 @@ export interface Environment {
 export interface ProcessOptions {
   /** Of another user. */
   readonly uid?: number;
+  /** What its command line has besides. */
+  readonly args?: readonly string[];
 }
 
 export class Preloaded {
@@ -24,9 +26,14 @@ export class Preloaded {
   readonly exit: Promise<number | null>;
   #stderr = '';
 
-  constructor(t: TestContext, command: readonly string[], environment: Environment, { uid }: ProcessOptions = {}) {
+  constructor(
+    t: TestContext,
+    command: readonly string[],
+    environment: Environment,
+    { uid, args: more = [] }: ProcessOptions = {},
+  ) {
     const [program = '', ...args] = command;
-    this.#child = spawn(program, args, {
+    this.#child = spawn(program, [...args, ...more], {
       env: { ...process.env, ...environment, LD_PRELOAD: PRELOAD },
       ...(uid === undefined ? {} : { uid }),
     });

@@ -25,6 +25,7 @@ const REFUSED: readonly [what: string, commands: readonly string[], says: RegExp
 
 for (const [what, commands, says] of REFUSED)
   test(`refused: ${what}`, options, async (t) => {
+    if (SANITIZED && what === 'locking all memory') return t.skip('AddressSanitizer answers mlockall itself');
     const ram = join(memoryFolder(t), 'ram');
     const fixture = await Fixture.start(t, { PAGEWAKE_SOCKET: SOCKET, PAGEWAKE_RAM: ram });
     for (const command of commands) fixture.say(command.replace('RAM', ram));
@@ -32,6 +33,32 @@ for (const [what, commands, says] of REFUSED)
     assert.equal(code, 1);
     assert.match(stderr.replaceAll(ram, 'RAM'), says);
     assert.match(stderr, /^pagewake-shim: [^\n]+\n$/);
+  });
+
+const DEVICES: readonly [args: readonly string[], says: RegExp | undefined][] = [
+  [['-netdev', 'vhost-user,id=n0,chardev=c0'], /vhost-user cannot be used.*another process/],
+  [['-netdev', '{"type":"vhost-user","id":"n0"}'], /vhost-user cannot be used/],
+  [['-device', '{"driver":"vhost-user-fs-pci","id":"fs0"}'], /vhost-user cannot be used/],
+  [['--device', 'id=d0,driver=vfio-pci,host=01:00.0'], /vfio-pci cannot be used.*pins/],
+  [['-m', '64', '-netdev', 'type=vhost-vdpa,id=n0'], /vhost-vdpa cannot be used.*pins/],
+  [['-name', 'vhost-user'], undefined],
+  [['-device', 'virtio-blk-pci,drive=/srv/vhost-user/disk'], undefined],
+  [['-netdev', 'tap,id=n0,vhost=on'], undefined],
+];
+
+for (const [args, says] of DEVICES)
+  test(`${says === undefined ? 'served' : 'refused'}: ${args.join(' ')}`, options, async (t) => {
+    const ram = join(memoryFolder(t), 'ram');
+    const fixture = await Fixture.start(t, { PAGEWAKE_SOCKET: SOCKET, PAGEWAKE_RAM: ram }, { args });
+    if (says === undefined) {
+      await fixture.map(ram, 4);
+      assert.equal(fixture.stderr, '');
+      return;
+    }
+    fixture.say(`map shared ${ram} 4`);
+    const { code, stderr } = await fixture.ended();
+    assert.equal(code, 1);
+    assert.match(stderr, says);
   });
 
 test('refused: more files below a folder than were announced', options, async (t) => {
