@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -165,8 +166,12 @@ static enum End serve(struct Channel *c) {
 static void letGo(struct Ram *ram) {
   atomic_store(&ram->phase, PHASE_DONE);
   const size_t count = atomic_exchange(&ram->count, 0);
-  for (size_t i = 0; i < count; i++) close(ram->regions[i].fd);
   close(ram->uffd);
+  for (size_t i = 0; i < count; i++) {
+    struct Region *const region = &ram->regions[i];
+    close(region->fd);
+    if (atomic_load(&region->wantsHugePages)) (void)madvise((void *)region->address, region->bytes, MADV_HUGEPAGE);
+  }
 }
 
 static void *run(void *argument) {

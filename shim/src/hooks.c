@@ -36,11 +36,14 @@ static pthread_mutex_t mapping = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void load(void) { enabled = readSettings(&settings); }
 
+/** Ending the process would end the guest. */
+static bool guestMayRun(void) { return atomic_load(&ram.phase) == PHASE_LIVE; }
+
 static bool isActive(void) { return enabled && atomic_load(&ram.phase) != PHASE_DONE; }
 
 /** Of this process: a child of fork has other things at these addresses. */
-static const struct Region *ramAt(uintptr_t address, size_t bytes) {
-  const struct Region *const region = overlapping(&ram, address, bytes);
+static struct Region *ramAt(uintptr_t address, size_t bytes) {
+  struct Region *const region = overlapping(&ram, address, bytes);
   return region != NULL && ram.owner == getpid() ? region : NULL;
 }
 
@@ -51,6 +54,7 @@ static void *callMmap(void *address, size_t bytes, int protection, int flags, in
 /** What a guest could read zeros from, if it were let through. */
 static void checkMapping(const struct RamFile *file, int protection, int flags) {
   const int type = flags & MAP_TYPE;
+  if (ram.owner != 0 && ram.owner != getpid()) refuse("%s is mapped by a child of the process that has it already", file->name);
   if (type != MAP_SHARED && type != MAP_SHARED_VALIDATE)
     refuse("%s is mapped privately: the pages that an agent brings would not be seen. Give its memory-backend-file share=on", file->name);
   if ((protection & PROT_WRITE) == 0) refuse("%s is mapped read-only: it cannot be a guest's RAM", file->name);
@@ -60,7 +64,6 @@ static void checkMapping(const struct RamFile *file, int protection, int flags) 
   if (atomic_load(&ram.count) == settings.ramCount)
     refuse("%s is one RAM file more than the %zu that were announced: name it in PAGEWAKE_RAM, or raise PAGEWAKE_RAM_COUNT", file->name,
            settings.ramCount);
-  if (ram.owner != 0 && ram.owner != getpid()) refuse("%s is mapped by a child of the process that has it already", file->name);
 }
 
 static void watch(const struct RamFile *file, void *address, size_t bytes, int fd, off_t offset) {
@@ -73,23 +76,45 @@ static void watch(const struct RamFile *file, void *address, size_t bytes, int f
   registerMissing(ram.uffd, (uintptr_t)address, bytes, file->name);
   // A child's mapping is not watched: a page that it touched would become a page of zeros here as well.
   if (syscall(SYS_madvise, address, bytes, MADV_DONTFORK) != 0) refuse("%s: MADV_DONTFORK: %s", file->name, strerror(errno));
+  // One that khugepaged makes of some pages and some holes has zeros in the holes (before Linux 6.4). QEMU's own post-copy does the same.
+  (void)syscall(SYS_madvise, address, bytes, MADV_NOHUGEPAGE); // fails where the kernel has no huge pages, and then none are made
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (copy < 0) refuse("%s: no descriptor left: %s", file->name, strerror(errno));
-  ram.regions[index] = (struct Region){
-      .file = *file, .address = (uintptr_t)address, .bytes = bytes, .fileOffset = (uint64_t)offset, .fd = copy};
+  struct Region *const region = &ram.regions[index];
+  region->file = *file;
+  region->address = (uintptr_t)address;
+  region->bytes = bytes;
+  region->fileOffset = (uint64_t)offset;
+  region->fd = copy;
   atomic_store_explicit(&ram.count, index + 1, memory_order_release);
   if (index == 0) startChannel(&settings, &ram);
+}
+
+/** Memory that a guest runs on is not mapped anew: nobody would watch what is there then. */
+static bool disturbsGuest(uintptr_t address, size_t bytes, int flags, const struct RamFile *file) {
+  const struct Region *region = (flags & MAP_FIXED) != 0 ? ramAt(address, bytes) : NULL;
+  if (region == NULL && file != NULL) region = regionOfFile(&ram, file->device, file->inode);
+  if (region != NULL) say("%s may not be mapped again before it is whole", region->file.name);
+  return region != NULL;
 }
 
 HOOK void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
   if (!isActive()) return callMmap(address, bytes, protection, flags, fd, offset);
   const int error = errno;
-  if ((flags & MAP_FIXED) != 0 && ramAt((uintptr_t)address, bytes) != NULL)
-    refuse("something else is mapped over guest RAM at %p: what is there would be lost", address);
   struct RamFile file;
   // PROT_NONE reserves addresses and reads nothing.
   const bool isRam = (flags & MAP_ANONYMOUS) == 0 && fd >= 0 && protection != PROT_NONE && findRamFile(&settings, fd, &file);
   errno = error;
+  if (guestMayRun()) {
+    if (disturbsGuest((uintptr_t)address, bytes, flags, isRam ? &file : NULL)) {
+      errno = EBUSY;
+      return MAP_FAILED;
+    }
+    // A RAM file that comes only now is memory that was plugged in: it is new to the guest as well, and nobody has anything to bring.
+    return callMmap(address, bytes, protection, flags, fd, offset);
+  }
+  if ((flags & MAP_FIXED) != 0 && ramAt((uintptr_t)address, bytes) != NULL)
+    refuse("something else is mapped over guest RAM at %p: what is there would be lost", address);
   if (!isRam) return callMmap(address, bytes, protection, flags, fd, offset);
   pthread_mutex_lock(&mapping);
   checkMapping(&file, protection, flags);
@@ -107,13 +132,16 @@ HOOK void *mmap64(void *address, size_t bytes, int protection, int flags, int fd
     __attribute__((alias("mmap")));
 
 HOOK int madvise(void *address, size_t bytes, int advice) {
-  const struct Region *const region = isActive() ? ramAt((uintptr_t)address, bytes) : NULL;
-  if (region != NULL) {
+  struct Region *const region = isActive() ? ramAt((uintptr_t)address, bytes) : NULL;
+  if (region != NULL && advice == MADV_HUGEPAGE) {
+    atomic_store(&region->wantsHugePages, true); // once it is whole
+    return 0;
+  }
+  if (region != NULL && !guestMayRun()) {
     if (advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE)
       refuse("QEMU fills %s before the migration (MADV_POPULATE): " NO_PREALLOC, region->file.name);
     // Nothing is there yet, so nothing has to go. The kernel would keep QEMU waiting for an agent that hears of it.
-    const bool removes = advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE;
-    if (removes && atomic_load(&ram.phase) == PHASE_FRESH) return 0;
+    if (advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE) return 0;
   }
   return (int)syscall(SYS_madvise, address, bytes, advice);
 }
@@ -139,7 +167,7 @@ static bool removeRange(int fd, off_t offset, off_t bytes) {
 }
 
 HOOK int fallocate(int fd, int mode, off_t offset, off_t bytes) {
-  if ((mode & FALLOC_FL_PUNCH_HOLE) != 0 && isActive() && atomic_load(&ram.phase) == PHASE_LIVE) {
+  if ((mode & FALLOC_FL_PUNCH_HOLE) != 0 && guestMayRun()) {
     const int error = errno;
     const bool removed = removeRange(fd, offset, bytes);
     errno = error;
@@ -151,7 +179,7 @@ HOOK int fallocate(int fd, int mode, off_t offset, off_t bytes) {
 HOOK int fallocate64(int fd, int mode, off_t offset, off_t bytes) __attribute__((alias("fallocate")));
 
 HOOK int mlockall(int flags) {
-  if (isActive() && (flags & MCL_ONFAULT) == 0)
+  if (isActive() && !guestMayRun() && (flags & MCL_ONFAULT) == 0)
     refuse("QEMU locks all of its memory, which fills the guest's RAM before the migration: start the destination without "
            "-overcommit mem-lock=on (mem-lock=on-fault works)");
   return (int)syscall(SYS_mlockall, flags);

@@ -14,13 +14,12 @@
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 static const char deleted[] = " (deleted)";
 
-/** Of an open file; a file that has no name any more keeps the one it had. */
+/** Of an open file; a file that has no name any more keeps the one it had. Empty where there is no /proc. */
 static void pathOf(int fd, char path[PATH_MAX]) {
   char link[32];
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   const ssize_t n = readlink(link, path, PATH_MAX - 1);
-  if (n < 0) refuse("%s cannot be read (%s): which file is the guest's RAM cannot be told without /proc", link, strerror(errno));
-  size_t length = (size_t)n;
+  size_t length = n < 0 ? 0 : (size_t)n;
   const size_t tail = sizeof deleted - 1;
   if (length > tail && memcmp(path + length - tail, deleted, tail) == 0) length -= tail;
   path[length] = '\0';
@@ -33,6 +32,8 @@ static bool isBelow(const char *path, const char *folder) {
   char real[PATH_MAX];
   pathOf(fd, real);
   close(fd);
+  if (path[0] == '\0' || real[0] == '\0')
+    refuse("/proc/self/fd cannot be read: without it nothing tells which files lie below %s", folder);
   const size_t length = strlen(real);
   return strncmp(path, real, length) == 0 && path[length] == '/';
 }
@@ -72,10 +73,10 @@ bool findRamFile(const struct Settings *settings, int fd, struct RamFile *file) 
   return false;
 }
 
-const struct Region *overlapping(const struct Ram *ram, uintptr_t address, size_t bytes) {
+struct Region *overlapping(struct Ram *ram, uintptr_t address, size_t bytes) {
   const size_t count = atomic_load_explicit(&ram->count, memory_order_acquire);
   for (size_t i = 0; i < count; i++) {
-    const struct Region *const region = &ram->regions[i];
+    struct Region *const region = &ram->regions[i];
     if (address < region->address + region->bytes && region->address < address + bytes) return region;
   }
   return NULL;

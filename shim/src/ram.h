@@ -27,6 +27,8 @@ struct Region {
   uint64_t fileOffset;
   /** A copy of ours: QEMU's own may be closed. */
   int fd;
+  /** QEMU has asked for huge pages here. */
+  atomic_bool wantsHugePages;
 };
 
 enum Phase {
@@ -52,7 +54,7 @@ struct Ram {
 bool findRamFile(const struct Settings *settings, int fd, struct RamFile *file);
 
 /** The region that shares a byte with the range; null where there is none. */
-const struct Region *overlapping(const struct Ram *ram, uintptr_t address, size_t bytes);
+struct Region *overlapping(struct Ram *ram, uintptr_t address, size_t bytes);
 const struct Region *regionOfFile(const struct Ram *ram, dev_t device, ino_t inode);
 
 /** Fills `order` with the regions in the order of PAGEWAKE_RAM: the order of the guest's memory image. */

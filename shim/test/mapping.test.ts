@@ -1,6 +1,6 @@
 /** Which memory the library watches, what it hands over, and what it refuses. */
 import assert from 'node:assert/strict';
-import { mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MemoryFile, UFFD_FEATURE } from '@pagewake/native';
@@ -227,3 +227,46 @@ for (const how of ['remove', 'punch'] as const)
       await until('the hole', () => file.dataRuns(6 * PAGE_BYTES, 3 * PAGE_BYTES).length === 0);
     },
   );
+
+test(
+  'once a guest runs its memory is not mapped anew, and a file that comes only then is new memory',
+  options,
+  async (t) => {
+    const folder = memoryFolder(t);
+    const agent = new Agent(t);
+    const fixture = await Fixture.start(t, { PAGEWAKE_SOCKET: agent.path, PAGEWAKE_RAM: folder });
+    await fixture.map(join(folder, 'ram'), 16);
+    const first = (await agent.next()).watch();
+    first.say({ type: 'ready' });
+    first.close();
+    const second = (await agent.next()).watch();
+    assert.equal(second.handshake.content, 'live');
+    assert.equal(await fixture.ask(`map shared ${join(folder, 'ram')} 16`, /^map/), 'map EBUSY');
+    assert.equal(await fixture.ask('over 0', /^over/), 'over EBUSY');
+    await fixture.map(join(folder, 'dimm'), 4);
+    assert.equal(await fixture.ask('touch 1 0 0', /^touch/), 'touch 1 0 0');
+    // Filling it by a touch of every page only asks for what comes anyway.
+    fixture.say('populate-read 0 7 1');
+    await second.faultAt(0, 7);
+    second.fill(0, 7, 1);
+    await fixture.line(/^populate-read ok/);
+  },
+);
+
+test('huge pages are made only of memory that is whole', options, async (t) => {
+  const ram = join(memoryFolder(t), 'ram');
+  const agent = new Agent(t);
+  const fixture = await Fixture.start(t, { PAGEWAKE_SOCKET: agent.path, PAGEWAKE_RAM: ram });
+  await fixture.map(ram, 16);
+  const flags = (): string => {
+    const [, mapping = ''] = readFileSync(`/proc/${fixture.pid}/smaps`, 'utf8').split(ram);
+    return /^VmFlags:.*$/m.exec(mapping)?.[0] ?? '';
+  };
+  if (!/ nh\b/.test(flags())) return t.skip('this kernel makes no huge pages');
+  assert.equal(await fixture.ask('hugepage 0 0 16', /^hugepage/), 'hugepage ok');
+  assert.match(flags(), / nh\b/);
+  const channel = await agent.next();
+  channel.unregister();
+  channel.say({ type: 'done' });
+  await until('the advice', () => / hg\b/.test(flags()));
+});
