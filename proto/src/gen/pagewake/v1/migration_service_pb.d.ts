@@ -59,7 +59,7 @@ export declare type StartRequest = Message<"pagewake.v1.StartRequest"> & {
 
   /**
    * File name of the VMM socket in the agent's folder for such, for a VMM that has to know it beforehand: letters, digits, `.`, `_`, `-`.
-   * Empty: named after the migration.
+   * Empty: named after the VM.
    *
    * @generated from field: string vmm_socket_name = 8;
    */
@@ -227,7 +227,7 @@ export declare type MigrationProgress = Message<"pagewake.v1.MigrationProgress">
   wireBytes: bigint;
 
   /**
-   * since the VMM handed its memory over; final once whole
+   * since the source's memory was final; 0 until then; final once whole
    *
    * @generated from field: double filling_ms = 9;
    */
@@ -774,8 +774,8 @@ export declare const MigrationService: GenService<{
     output: typeof ResumeResponseSchema;
   },
   /**
-   * Gives a migration up. Before the VMM has connected nothing is lost; after that the guest is lost unless
-   * every page is there, so `force` is needed.
+   * Gives a migration up. Up to HELD nothing is lost; after that the guest is, unless every page is there, so `force` is needed. A
+   * Firecracker VMM's guest runs as soon as it has connected.
    *
    * @generated from rpc pagewake.v1.MigrationService.Cancel
    */
