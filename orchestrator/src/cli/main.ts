@@ -67,6 +67,10 @@ function build(cli: CliContext): Command {
     .exitOverride()
     .configureOutput({ writeOut: (text) => cli.terminal.out(text), writeErr: () => undefined })
     .showHelpAfterError(false)
+    // `migrate` and `migrate qemu` have options of the same names.
+    .enablePositionalOptions()
+    // A subcommand's subcommand, and what follows it, is its own.
+    .enablePositionalOptions()
     .addHelpText('after', EXAMPLES);
   // Before any command is added: a command takes its parent's settings when it is made.
   program.command('serve-source').description('run the source agent: serves the memory of paused guests');
