@@ -7,6 +7,7 @@ export * from './lifecycle.ts';
 export * from './log.ts';
 export * from './message-reader.ts';
 export * from './server.ts';
+export * from './spin.ts';
 export * from './stream-client.ts';
 export * from './state-folder.ts';
 export * from './telemetry.ts';

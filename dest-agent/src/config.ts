@@ -23,6 +23,16 @@ export const destAgentConfig = z.object({
     'share of the faults of a sampled migration that get spans, 0 to 1',
     'ratio',
   ),
+  faultSpinUs: option(
+    z.number().int().min(0).max(100_000).default(0),
+    'how long to stay awake after a fault, for the next one: shorter stalls for a core that is busy as long as faults come; 0: not at all',
+    'us',
+  ),
+  faultWindowPages: option(
+    z.number().int().min(1).max(256).default(64),
+    'most pages that one fault brings along, with its own, where faults are near each other; 1: only its own',
+    'pages',
+  ),
   ...commonFields,
 });
 

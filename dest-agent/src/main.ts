@@ -50,6 +50,8 @@ type SessionConfig = Pick<
   | 'sourceServerName'
   | 'insecurePlaintext'
   | 'traceFaultRatio'
+  | 'faultSpinUs'
+  | 'faultWindowPages'
 >;
 
 /** The agent without its process: what the tests put behind a server of their own. */
@@ -109,6 +111,7 @@ function newSession(
     },
     trace,
     traceRatio: config.traceFaultRatio,
+    faults: { spinUs: config.faultSpinUs, windowPages: config.faultWindowPages },
     log: log.child({ vm: migration.vmId, migration: migration.migrationId }),
     onFaultsTraced: (records) => {
       for (const record of records) recordFault(telemetry, migration.vmId, record);

@@ -53,6 +53,8 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
     sourceServerName: undefined,
     insecurePlaintext: false,
     traceFaultRatio: 0,
+    faultSpinUs: 0,
+    faultWindowPages: 64,
   };
   const { services, registry } = destServices(config, log, telemetry);
   const server = await startServer({ listen: '127.0.0.1:0', services });

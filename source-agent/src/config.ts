@@ -14,6 +14,16 @@ const schema = z.object({
     z.boolean().default(false),
     'LZ4 on the demand lane too; pays only where the link is slower than some 100 MB/s',
   ),
+  faultPort: option(
+    z.number().int().min(0).max(65_535).default(0),
+    'where demand faults are taken on connections of their own, on the host of --listen; 0: the kernel chooses. Destinations that cannot reach it use gRPC',
+    'port',
+  ),
+  faultSpinUs: option(
+    z.number().int().min(0).max(100_000).default(0),
+    'how long to stay awake after a fault, for the next one: shorter stalls for a core that is busy as long as faults come; 0: not at all',
+    'us',
+  ),
   ...serverFields,
   ...commonFields,
 });

@@ -1,5 +1,5 @@
 /** The source agent: wires adapters to the domain, runs until it is told to stop. */
-import { aborted, runProgram, startServer, startTelemetry, type Life } from '@pagewake/agent-kit';
+import { aborted, parseAddress, runProgram, startServer, startTelemetry, type Life } from '@pagewake/agent-kit';
 import { sourceServices } from './adapters/grpc/services.ts';
 import { SOURCE_PROGRAM, type SourceConfig } from './config.ts';
 
@@ -12,6 +12,8 @@ async function serve(config: SourceConfig, { log, stop }: Life): Promise<number>
   const telemetry = await startTelemetry({ serviceName: 'pagewake-source-agent', log });
   const source = sourceServices(config, log, telemetry);
   const server = await startServer({ ...config, services: source.services });
+  const { host } = parseAddress(server.address, '--listen');
+  await source.listenForFaults({ ...config, host, port: config.faultPort });
   log.info({ address: server.address, security: server.security, tracing: telemetry.enabled }, 'listening');
   await aborted(stop);
   source.close();

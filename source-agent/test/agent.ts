@@ -29,8 +29,9 @@ export async function startAgent(t: TestContext, options: TestAgentOptions = {})
   const log = createLogger('test', 'silent');
   const telemetry = options.telemetry ?? (await startTelemetry({ serviceName: 'test', log }));
   const { compression = 'off', faultCompression = false } = options;
-  const agent = sourceServices({ compression, faultCompression }, log, telemetry);
+  const agent = sourceServices({ compression, faultCompression, faultSpinUs: 0 }, log, telemetry);
   const server = await startServer({ listen: '127.0.0.1:0', services: agent.services });
+  await agent.listenForFaults({ host: '127.0.0.1', port: 0 });
   t.after(async () => {
     agent.close();
     await server.shutdown(0);

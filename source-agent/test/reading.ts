@@ -25,6 +25,7 @@ export interface Reading {
   readonly agent: TestAgent;
   readonly generation: number;
   readonly session: Uint8Array;
+  readonly faultPort: number;
   faults(): FaultStream;
   bulk(): BulkStream;
 }
@@ -36,11 +37,12 @@ export async function read(t: TestContext, memory: Memory, options: TestAgentOpt
   const opened = await readOpen(
     agent.pages.open({ protocolVersion: 1, vmId: 'vm', generation, token: TOKEN, destinationId: 'd' }),
   );
-  const { session } = opened.accepted;
+  const { session, faultPort } = opened.accepted;
   return {
     agent,
     generation,
     session,
+    faultPort,
     faults: () => {
       const stream: FaultStream = new Conversation(agent.pages.faults());
       stream.send(create(FaultsRequestSchema, { session }));

@@ -18,6 +18,7 @@ import {
   createClient,
   decodeBulkResponse,
   encodeBulkRequest,
+  encodeFaultsRequest,
   FaultsRequestSchema,
   methodPath,
   PageService,
@@ -27,12 +28,15 @@ import {
   type MessageBytes,
   type ServiceClient,
 } from '@pagewake/proto';
+import { FaultConnection, type FaultConnectionEvents } from './fault-connection.ts';
 
 export interface FaultOnWire {
   readonly faultId: number;
   readonly region: number;
   readonly page: number;
-  readonly trace: { readonly traceId: Uint8Array; readonly spanId: Uint8Array; readonly sampled: boolean };
+  /** More than 1: neighbours from `page` on that nobody waits for yet. */
+  readonly pageCount: number;
+  readonly trace: { readonly traceId: Uint8Array; readonly spanId: Uint8Array; readonly flags: number };
 }
 
 export interface RangeOnWire {
@@ -50,7 +54,7 @@ export interface StreamEvents<Response> {
 
 export type { BulkResponse as BulkReply, FaultsResponse as FaultsReply } from '@pagewake/proto';
 
-const SAMPLED = 1;
+const NO_SESSION = new Uint8Array(0);
 /** HTTP/2's default of 64 KiB has the source wait for this side four times a range. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
@@ -89,6 +93,18 @@ export class SourceLink {
     const stream = this.#client.faults({ waitForReady: true, count });
     stream.write(create(FaultsRequestSchema, { session }));
     return new FaultStream(stream, events);
+  }
+
+  /** @param port where the source takes faults on connections of their own */
+  openFaultConnection(
+    port: number,
+    session: Uint8Array,
+    count: MessageBytes,
+    events: FaultConnectionEvents,
+  ): FaultConnection {
+    const { host } = parseAddress(this.#address, 'source address');
+    const address = formatAddress({ host, port });
+    return new FaultConnection({ address, link: this.#credentials, session, count }, events);
   }
 
   /** @param bulkPort where the source serves bulk; 0: at its address */
@@ -131,14 +147,7 @@ export class FaultStream {
 
   /** Never waits: the faults that can be outstanding are as many as there are threads in the VMM. */
   request(faults: readonly FaultOnWire[]): void {
-    this.#stream.write(
-      create(FaultsRequestSchema, {
-        faults: faults.map(({ trace: { traceId, spanId, sampled }, ...fault }) => ({
-          ...fault,
-          trace: { traceId, spanId, flags: sampled ? SAMPLED : 0 },
-        })),
-      }),
-    );
+    this.#stream.write(encodeFaultsRequest({ session: NO_SESSION, faults }));
   }
 
   cancel(): void {
@@ -154,7 +163,6 @@ export class FaultStream {
 }
 
 const BULK_PATH = methodPath(PageService, PageService.method.bulk);
-const NO_SESSION = new Uint8Array(0);
 
 /** The bulk lane's stream. What `onResponse` gets is valid until it returns: the next message takes its place. */
 export class BulkStream {

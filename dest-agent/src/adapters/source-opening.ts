@@ -121,6 +121,10 @@ export class SourceOpening {
     return this.#accepted?.bulkPort ?? 0;
   }
 
+  get faultPort(): number {
+    return this.#accepted?.faultPort ?? 0;
+  }
+
   /** The VM is known to stand still, so `final` comes by itself. Only of a VM that does the source knows how many pages hold data. */
   get paused(): boolean {
     return this.#paused || (this.#accepted?.dataPages ?? 0n) > 0n;

@@ -25,6 +25,8 @@ import type { FromLane, TraceIds } from './messages.ts';
 import { PendingFaults, type PendingFault, type Waiter } from './pending.ts';
 import { RetryQueue } from './retry-queue.ts';
 
+/** Of a trace context's flags. */
+const SAMPLED = 1;
 /** After so many refused frames for one page the source is not believed any more. */
 const MAX_REFUSALS = 3;
 /** An hour; what takes longer is not recorded. */
@@ -199,10 +201,11 @@ export class FaultLane {
       faultId: pending.faultId,
       region: pending.region.index,
       page: pending.page,
+      pageCount: 1,
       trace: {
         traceId: Buffer.from(pending.trace.traceId, 'hex'),
         spanId: Buffer.from(pending.trace.requestSpanId, 'hex'),
-        sampled: pending.trace.sampled,
+        flags: pending.trace.sampled ? SAMPLED : 0,
       },
     });
   }
@@ -269,7 +272,6 @@ export class FaultLane {
   ): void {
     // Settled by other means while this waited for a retry.
     if (this.#pending.byId(pending.faultId) !== pending) return;
-    const retry = (): void => this.#install(pending, call, bytes, onInstalled);
     const result = this.#installer.install(call, runOf(pending), bytes, 0);
     switch (result.kind) {
       case 'installed': {
@@ -283,11 +285,11 @@ export class FaultLane {
         return;
       }
       case 'again':
-        this.#retries.afterDrain(retry);
+        this.#retries.afterDrain(this.#retryOf(pending, call, bytes, onInstalled));
         return;
       case 'no-memory':
         this.#alarm(`no memory for page ${pending.page} of region ${pending.region.index}; its waiter stays blocked`);
-        this.#retries.afterBackOff(retry);
+        this.#retries.afterBackOff(this.#retryOf(pending, call, bytes, onInstalled));
         return;
       case 'exited':
         this.#o.post({ type: 'vmm-exited' });
@@ -295,6 +297,17 @@ export class FaultLane {
       case 'alarm':
         this.#fatal(result.message);
     }
+  }
+
+  /** Of a copy: the message's place is taken by the next one. */
+  #retryOf(
+    pending: PendingFault,
+    call: ContentCall,
+    bytes: Uint8Array,
+    onInstalled: (installedAtMs: number) => void,
+  ): () => void {
+    const own = Uint8Array.from(bytes);
+    return () => this.#install(pending, call, own, onInstalled);
   }
 
   // ── What the guest gives back ─────────────────────────────────────────────────────────────────────────────────

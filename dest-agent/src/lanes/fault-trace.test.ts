@@ -17,7 +17,7 @@ test('every request carries a trace context of its own, also where nothing is sa
   for (const { trace } of asked) {
     assert.equal(Buffer.from(trace.traceId).toString('hex'), '1'.repeat(32));
     assert.equal(trace.spanId.length, 8);
-    assert.equal(trace.sampled, false);
+    assert.equal(trace.flags, 0);
   }
   assert.notDeepEqual(asked[0]?.trace.spanId, asked[1]?.trace.spanId);
   for (const { faultId, page } of asked) source.reply(faultId, frameOf(page, 1));

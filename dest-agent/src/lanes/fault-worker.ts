@@ -46,9 +46,20 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
   return { lane, memory, tracer, counters };
 }
 
-function openStream({ lane, counters }: Attached, { session }: SourceOpened, context: LaneContext): void {
+/** On a connection of its own where the source takes such, else over gRPC. */
+function openStream({ lane, counters }: Attached, { session, faultPort }: SourceOpened, context: LaneContext): void {
   const count = (bytes: number): void => counters.add('wireBytes', bytes);
-  lane.useStream(context.link.openFaults(session, count, context.streamEvents(lane)));
+  const events = context.streamEvents(lane);
+  const overGrpc = (): void => lane.useStream(context.link.openFaults(session, count, events));
+  if (faultPort === 0) {
+    overGrpc();
+    return;
+  }
+  const onUnreachable = (why: string): void => {
+    context.post({ type: 'alarm', message: `faults go over gRPC: port ${faultPort} of the source: ${why}` });
+    overGrpc();
+  };
+  lane.useStream(context.link.openFaultConnection(faultPort, session, count, { ...events, onUnreachable }));
 }
 
 function handle(message: ToLane, context: LaneContext): void {

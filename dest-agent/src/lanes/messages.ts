@@ -18,6 +18,14 @@ export interface SourceCredentials {
   readonly allowPlaintext: boolean;
 }
 
+/** What an operator may set of the fault lane. */
+export interface FaultTuning {
+  /** How long its loop stays awake after a fault, microseconds. */
+  readonly spinUs: number;
+  /** Most pages that one fault brings along, with its own. */
+  readonly windowPages: number;
+}
+
 /** Given to a lane's worker at its start. */
 export interface LaneStart {
   readonly sourceAddress: string;
@@ -28,6 +36,7 @@ export interface LaneStart {
   readonly peer: MessagePort;
   /** 0 to 1: the share of faults whose spans are recorded. */
   readonly traceRatio: number;
+  readonly faults: FaultTuning;
   /** A guest waits already: nothing hangs on whether the source can be reached at the start. */
   readonly patient?: boolean;
 }
@@ -58,6 +67,8 @@ export interface SourceOpened {
   readonly session: Uint8Array;
   /** Where the source serves Bulk, on the host of its address; 0: at that address. */
   readonly bulkPort: number;
+  /** Where it takes faults on connections of their own; 0: only over gRPC. */
+  readonly faultPort: number;
 }
 
 export type ToLane =

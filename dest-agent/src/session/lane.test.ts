@@ -22,7 +22,15 @@ function start(t: TestContext, text: string): { lane: Lane; heard: FromLane[]; c
   const buffer = new SharedArrayBuffer(8);
   const lane = new Lane(
     script(`import { parentPort } from 'node:worker_threads'; ${text}`),
-    { sourceAddress: '127.0.0.1:1', credentials, counters: buffer, hint: buffer, peer: port1, traceRatio: 0 },
+    {
+      sourceAddress: '127.0.0.1:1',
+      credentials,
+      counters: buffer,
+      hint: buffer,
+      peer: port1,
+      traceRatio: 0,
+      faults: { spinUs: 0, windowPages: 1 },
+    },
     (message) => heard.push(message),
     (error) => crashes.push(error),
   );

@@ -8,7 +8,15 @@ import {
   type BulkCounter,
   type FaultCounter,
 } from '../lanes/counters.ts';
-import type { AttachedMemory, FromLane, SourceCredentials, SourceOpened, ToLane, TraceIds } from '../lanes/messages.ts';
+import type {
+  AttachedMemory,
+  FaultTuning,
+  FromLane,
+  SourceCredentials,
+  SourceOpened,
+  ToLane,
+  TraceIds,
+} from '../lanes/messages.ts';
 import type { Unregistered } from '../lanes/teardown.ts';
 import { Lane } from './lane.ts';
 
@@ -16,6 +24,7 @@ export interface LanesOptions {
   readonly sourceAddress: string;
   readonly credentials: SourceCredentials;
   readonly traceRatio: number;
+  readonly faults: FaultTuning;
   /** See LaneStart. */
   readonly patient?: boolean;
   onMessage(message: FromLane): void;
@@ -53,6 +62,7 @@ export class Lanes {
       credentials: options.credentials,
       hint: hint.buffer,
       traceRatio: options.traceRatio,
+      faults: options.faults,
       patient: options.patient ?? false,
     };
     this.fault = new Lane(

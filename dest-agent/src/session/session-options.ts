@@ -1,6 +1,6 @@
 import type { Mode } from '@pagewake/core';
 import type { Logger } from '../kit.ts';
-import type { FaultRecord, SourceCredentials, TraceIds } from '../lanes/messages.ts';
+import type { FaultRecord, FaultTuning, SourceCredentials, TraceIds } from '../lanes/messages.ts';
 
 /** What makes one migration. */
 export interface SessionOptions {
@@ -16,6 +16,7 @@ export interface SessionOptions {
   /** The migration's own span; absent: not traced. */
   readonly trace: TraceIds;
   readonly traceRatio: number;
+  readonly faults: FaultTuning;
   readonly log: Logger;
   onFaultsTraced(records: readonly FaultRecord[]): void;
 }

@@ -59,6 +59,7 @@ export class MigrationSession extends PhaseMachine {
       sourceAddress: options.sourceAddress,
       credentials: options.credentials,
       traceRatio: options.trace.sampled ? options.traceRatio : 0,
+      faults: options.faults,
       onMessage: (message) => this.#onLane(message),
       onCrash: (error) => {
         options.log.error({ err: error }, 'a lane crashed');

@@ -27,7 +27,7 @@ export class SourceSide {
   readonly #reopener: Reopener;
   #vm: AdmittedVm | undefined;
   #opening: SourceOpening | undefined;
-  #opened: SourceOpened = { session: new Uint8Array(0), bulkPort: 0 };
+  #opened: SourceOpened = { session: new Uint8Array(0), bulkPort: 0, faultPort: 0 };
   #final = false;
   #lost = false;
   #stopped = false;
@@ -102,7 +102,8 @@ export class SourceSide {
     const onZero: OnZero = this.#final ? noZeros : (first, count) => vm.noteZero(first, count);
     const opening = await this.#session.open(vm.layout, onZero, !this.#final);
     this.#opening = opening;
-    this.#opened = { session: opening.session, bulkPort: opening.bulkPort };
+    const { session, bulkPort, faultPort } = opening;
+    this.#opened = { session, bulkPort, faultPort };
     return opening;
   }
 

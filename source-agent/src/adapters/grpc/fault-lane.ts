@@ -1,9 +1,10 @@
-/** The demand lane: faults up, frames down, in the order in which they were asked. */
+/** The demand lane over gRPC: faults up, frames down, in the order in which they were asked; runs of neighbours after them. */
 import { create } from '@bufbuild/protobuf';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { FaultsResponseSchema, type FaultsRequest, type FaultsResponse, type PageFault } from '@pagewake/proto';
-import { checkRun } from '../../domain/geometry.ts';
+import { FaultsResponseSchema, type FaultsRequest, type FaultsResponse } from '@pagewake/proto';
 import type { Session } from '../../domain/session.ts';
+import { checkFault } from '../faults/head.ts';
+import { FaultQueue, PIECE_BYTES, type AskedFor } from '../faults/queue.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
 import { Lane, type LaneContext } from './lane.ts';
 import { frameMessage } from './wire.ts';
@@ -13,16 +14,11 @@ export interface FaultLaneOptions {
   readonly tracer: ServeTracer;
 }
 
-interface Waiting {
-  readonly fault: PageFault;
-  readonly receivedMs: number;
-  readonly pageSizeBytes: number;
-}
-
 export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
   readonly #options: FaultLaneOptions;
-  #waiting: Waiting[] = [];
-  #next = 0;
+  readonly #faults = new FaultQueue();
+  readonly #neighbours = new FaultQueue();
+  #turnAsked = false;
 
   constructor(
     call: ServerDuplexStream<FaultsRequest, FaultsResponse>,
@@ -35,31 +31,50 @@ export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
 
   protected override accept(request: FaultsRequest, { vm }: Session, receivedMs: number): void {
     for (const fault of request.faults) {
-      const { pageSizeBytes } = checkRun(vm.regions, fault.region, fault.page, 1);
-      this.#waiting.push({ fault, receivedMs, pageSizeBytes });
+      const pageSizeBytes = checkFault(vm.regions, fault);
+      const queue = fault.pageCount > 1 ? this.#neighbours : this.#faults;
+      queue.push({ fault, receivedMs, pageSizeBytes, done: 0 });
     }
   }
 
   protected override get idle(): boolean {
-    return this.#next === this.#waiting.length;
+    return this.#faults.first === undefined && this.#neighbours.first === undefined;
   }
 
   protected override serve(): void {
-    while (this.ready && !this.idle) {
-      const one = this.#waiting[this.#next++];
-      if (one !== undefined) this.#serveOne(one);
+    for (let one = this.#faults.first; one !== undefined && this.ready; one = this.#faults.first) {
+      this.#faults.drop();
+      this.#put(one, 1, one.pageSizeBytes);
     }
-    if (!this.idle) return;
-    this.#waiting = [];
-    this.#next = 0;
+    this.#askForTurn();
   }
 
-  #serveOne({ fault, receivedMs, pageSizeBytes }: Waiting): void {
+  #askForTurn(): void {
+    if (this.#turnAsked || this.#neighbours.first === undefined || !this.ready) return;
+    this.#turnAsked = true;
+    setImmediate(() => {
+      this.#turnAsked = false;
+      this.attempt(() => this.#serveNeighbours());
+    });
+  }
+
+  /** One piece of the oldest run: a fault that comes meanwhile goes before the rest of it. */
+  #serveNeighbours(): void {
+    const run = this.#neighbours.first;
+    if (run === undefined || !this.ready) return;
+    const bytes = Math.max(run.pageSizeBytes, PIECE_BYTES);
+    run.done += this.#put(run, Math.min(run.fault.pageCount - run.done, bytes / run.pageSizeBytes), bytes);
+    if (run.done === run.fault.pageCount) this.#neighbours.drop();
+    this.#askForTurn();
+  }
+
+  #put({ fault, receivedMs, done }: AskedFor, pages: number, bufferBytes: number): number {
     const { vm, maker } = this.checkServable();
-    const buffer = this.context.buffers.take(pageSizeBytes);
-    const frame = maker.make(fault.region, fault.page, 1, buffer, this.#options.compress);
+    const buffer = this.context.buffers.take(bufferBytes);
+    const frame = maker.make(fault.region, fault.page + done, pages, buffer, this.#options.compress);
     const message = create(FaultsResponseSchema, { faultId: fault.faultId, frame: frameMessage(frame, receivedMs) });
     this.send(message, vm, frame, buffer);
     this.#options.tracer.served(fault.trace, 'fault', vm.vmId, frame, receivedMs);
+    return frame.pageCount;
   }
 }

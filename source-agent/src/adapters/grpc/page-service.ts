@@ -28,6 +28,8 @@ export interface PageServiceOptions {
   readonly tracer: ServeTracer;
   readonly compression: Compression;
   readonly faultCompression: boolean;
+  /** Where faults are taken on bare connections; 0: nowhere. */
+  readonly faultPort: () => number;
   readonly log: Logger;
   readonly onBug: (error: unknown) => void;
 }
@@ -47,7 +49,7 @@ export function pageHandlers(options: PageServiceOptions): Handlers<typeof PageS
     onBug: options.onBug,
   };
   return {
-    open: (call) => open(call, registry, log),
+    open: (call) => open(call, registry, options.faultPort(), log),
 
     faults(call) {
       new FaultLane(call, lanes, { compress: options.faultCompression, tracer: options.tracer }).start();
@@ -86,7 +88,7 @@ function untilClosed(call: { once(event: 'close', listener: () => void): unknown
   return new Promise((resolve) => call.once('close', resolve));
 }
 
-function frameMaker(vm: Vm, codec: Codec): FrameMaker {
+export function frameMaker(vm: Vm, codec: Codec): FrameMaker {
   return new FrameMaker(vm.image, zerosOf(vm), codec);
 }
 
@@ -98,7 +100,7 @@ function zerosOf(vm: Vm): ZeroTable {
 
 type OpenCall = ServerWritableStream<OpenRequest, OpenResponse>;
 
-async function open(call: OpenCall, registry: VmRegistry, log: Logger): Promise<void> {
+async function open(call: OpenCall, registry: VmRegistry, faultPort: number, log: Logger): Promise<void> {
   const { request } = call;
   const protocolVersion = request.protocolVersion;
   if (!SPOKEN_VERSIONS.includes(protocolVersion)) {
@@ -125,6 +127,7 @@ async function open(call: OpenCall, registry: VmRegistry, log: Logger): Promise<
     generation,
     regions: regionMessages(vm.regions),
     dataPages: BigInt(vm.standstill?.zeros.dataPages ?? 0),
+    faultPort,
   };
   await writeMessage(call, create(OpenResponseSchema, { part: { case: 'accepted', value } }));
   await session.untilPaused;

@@ -2,9 +2,12 @@ import { toServiceError, type Logger, type Telemetry } from '@pagewake/agent-kit
 import { implement, PageService, SourceService, type BoundService } from '@pagewake/proto';
 import { VmRegistry } from '../../domain/registry.ts';
 import { nativeCodec } from '../codec.ts';
+import { FaultConnection, KEPT_SLABS, SLAB_BYTES, type FaultConnectionContext } from '../faults/connection.ts';
+import { openFaultPort, type FaultPort, type FaultPortOptions } from '../faults/port.ts';
+import { SlabPool } from '../faults/slab.ts';
 import { ServeTracer } from '../serve-tracer.ts';
 import type { Compression } from './bulk-lane.ts';
-import { pageHandlers } from './page-service.ts';
+import { frameMaker, pageHandlers } from './page-service.ts';
 import { sourceHandlers } from './source-service.ts';
 
 export interface ServingOptions {
@@ -12,10 +15,14 @@ export interface ServingOptions {
   readonly compression: Compression;
   /** LZ4 on the demand lane. */
   readonly faultCompression: boolean;
+  /** How long the loop stays awake after a fault, microseconds. */
+  readonly faultSpinUs: number;
 }
 
 export interface SourceServices {
   readonly services: readonly BoundService[];
+  /** Takes bare connections of the demand lane on such a port, and has Open tell of it. @throws UserError */
+  listenForFaults(options: FaultPortOptions): Promise<void>;
   /** Ends every session and closes every image. */
   close(): void;
 }
@@ -27,17 +34,40 @@ export function sourceServices(config: ServingOptions, log: Logger, telemetry: T
   const registry = new VmRegistry();
   const tracer = new ServeTracer(telemetry);
   const { compression, faultCompression } = config;
+  let faultPort: FaultPort | undefined;
+  const connections: FaultConnectionContext = {
+    registry,
+    makerOf: (vm) => frameMaker(vm, nativeCodec),
+    tracer,
+    slabs: new SlabPool(SLAB_BYTES, KEPT_SLABS),
+    compress: faultCompression,
+    spinUs: config.faultSpinUs,
+    onBug,
+  };
   return {
     services: [
       implement(SourceService, sourceHandlers(registry, log), toStatus),
       implement(
         PageService,
-        pageHandlers({ registry, codec: nativeCodec, tracer, compression, faultCompression, log, onBug }),
+        pageHandlers({
+          registry,
+          codec: nativeCodec,
+          tracer,
+          compression,
+          faultCompression,
+          faultPort: () => faultPort?.port ?? 0,
+          log,
+          onBug,
+        }),
         toStatus,
       ),
     ],
+    async listenForFaults(options) {
+      faultPort = await openFaultPort(options, (socket) => void new FaultConnection(socket, connections));
+    },
     close() {
       registry.close();
+      faultPort?.close();
       tracer.flush();
     },
   };

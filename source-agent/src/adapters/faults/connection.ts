@@ -1,0 +1,249 @@
+/**
+ * The demand lane on a bare connection: the messages of `Faults`, each behind gRPC's prefix, and nothing else. grpc-js and HTTP/2 take longer over a
+ * message than the network and the page together (docs/performance.md).
+ *
+ * What somebody waits for goes first, in the order in which it was asked; runs of neighbours follow, a piece a turn of the event loop, so that
+ * a fault that comes meanwhile goes before the rest of them.
+ */
+import type { Socket } from 'node:net';
+import { create, toBinary } from '@bufbuild/protobuf';
+import {
+  ErrorReason,
+  MessageReader,
+  MESSAGE_PREFIX_BYTES,
+  messageOf,
+  PagewakeError,
+  putMessagePrefix,
+  Spinner,
+} from '@pagewake/agent-kit';
+import { decodeFaultsRequest, FaultsResponseSchema, type FaultsRequest, type PageFault } from '@pagewake/proto';
+import type { Compress, Frame, FrameMaker } from '../../domain/frame-maker.ts';
+import type { VmRegistry } from '../../domain/registry.ts';
+import type { Session } from '../../domain/session.ts';
+import type { Vm } from '../../domain/vm.ts';
+import type { ServeTracer } from '../serve-tracer.ts';
+import { checkFault, frameHead } from './head.ts';
+import { FaultQueue, PIECE_BYTES, type AskedFor } from './queue.ts';
+import type { Slab, SlabPool } from './slab.ts';
+
+export interface FaultConnectionContext {
+  readonly registry: VmRegistry;
+  readonly makerOf: (vm: Vm) => FrameMaker;
+  readonly tracer: ServeTracer;
+  readonly slabs: SlabPool;
+  readonly compress: Compress;
+  /** How long the loop stays awake after a request, microseconds. */
+  readonly spinUs: number;
+  readonly onBug: (error: unknown) => void;
+}
+
+/** A message of faults has some 60 bytes a fault, and a VM as many at once as it has threads. */
+const MAX_REQUEST_BYTES = 1024 * 1024;
+/** Who connects must say which session it is for. */
+const SESSION_WAIT_MS = 10_000;
+/** How long an error may take to reach the peer before the connection is cut. */
+const LAST_WORD_MS = 1000;
+export const SLAB_BYTES = 256 * 1024;
+export const KEPT_SLABS = 8;
+
+export class FaultConnection {
+  readonly #socket: Socket;
+  readonly #context: FaultConnectionContext;
+  readonly #spinner: Spinner;
+  readonly #faults = new FaultQueue();
+  readonly #neighbours = new FaultQueue();
+  #session: Session | undefined;
+  #maker: FrameMaker | undefined;
+  #detach: () => void = () => undefined;
+  #receivedMs = 0;
+  #over = false;
+  #blocked = false;
+  #turnAsked = false;
+
+  constructor(socket: Socket, context: FaultConnectionContext) {
+    this.#socket = socket;
+    this.#context = context;
+    this.#spinner = new Spinner(context.spinUs);
+    const reader = new MessageReader(MAX_REQUEST_BYTES, (message) => this.#accept(message));
+    const timer = setTimeout(() => this.#failUnlessKnown(), SESSION_WAIT_MS).unref();
+    socket.on('data', (chunk: Buffer) => {
+      this.#receivedMs = performance.now();
+      this.#attempt(() => {
+        reader.push(chunk);
+        this.#serve();
+      });
+    });
+    socket.on('drain', () => {
+      this.#blocked = false;
+      socket.resume();
+      this.#attempt(() => this.#serve());
+    });
+    socket.on('error', () => this.#finish());
+    socket.on('end', () => {
+      this.#finish();
+      socket.end();
+    });
+    socket.on('close', () => {
+      clearTimeout(timer);
+      this.#finish();
+    });
+  }
+
+  #accept(message: Buffer): void {
+    if (this.#over) return;
+    const request = decoded(message);
+    const session = (this.#session ??= this.#begin(request.session));
+    if (session.ended !== undefined) throw session.ended;
+    // A sign of life is asked for: given.
+    if (message.length === 0) this.#write(Buffer.alloc(MESSAGE_PREFIX_BYTES), undefined);
+    for (const fault of request.faults) {
+      const pageSizeBytes = checkFault(session.vm.regions, fault);
+      const waiting = { fault: kept(fault), receivedMs: this.#receivedMs, pageSizeBytes, done: 0 };
+      (fault.pageCount > 1 ? this.#neighbours : this.#faults).push(waiting);
+    }
+    if (request.faults.length > 0) this.#spinner.touch();
+  }
+
+  #begin(sessionId: Uint8Array): Session {
+    const session = this.#context.registry.session(sessionId);
+    if (session.ended === undefined) this.#detach = session.attach((why) => this.#fail(why));
+    return session;
+  }
+
+  #serve(): void {
+    let slab: Slab | undefined;
+    for (let one = this.#faults.first; one !== undefined && this.#ready; one = this.#faults.first) {
+      if (slab !== undefined && !slab.has(one.pageSizeBytes)) slab = this.#send(slab);
+      slab ??= this.#context.slabs.take(one.pageSizeBytes);
+      if (!this.#ready) break;
+      this.#put(one, 1, slab);
+      this.#faults.drop();
+    }
+    if (slab !== undefined) this.#send(slab);
+    this.#askForTurn();
+  }
+
+  #askForTurn(): void {
+    if (this.#turnAsked || this.#neighbours.first === undefined || !this.#ready) return;
+    this.#turnAsked = true;
+    setImmediate(() => {
+      this.#turnAsked = false;
+      this.#attempt(() => this.#serveNeighbours());
+    });
+  }
+
+  /** One piece of the oldest run. */
+  #serveNeighbours(): void {
+    const run = this.#neighbours.first;
+    if (run === undefined || !this.#ready) return;
+    const piece = Math.max(run.pageSizeBytes, PIECE_BYTES);
+    const slab = this.#context.slabs.take(piece);
+    const left = run.fault.pageCount - run.done;
+    run.done += this.#put(run, Math.min(left, piece / run.pageSizeBytes), slab);
+    if (run.done === run.fault.pageCount) this.#neighbours.drop();
+    this.#send(slab);
+    this.#askForTurn();
+  }
+
+  /** @returns how many pages there were in the frame */
+  #put({ fault, receivedMs, pageSizeBytes, done }: AskedFor, pages: number, slab: Slab): number {
+    const { vm } = this.#checkServable();
+    const { compress, makerOf, tracer } = this.#context;
+    const maker = (this.#maker ??= makerOf(vm));
+    const frame = maker.make(fault.region, fault.page + done, pages, slab.room(pages * pageSizeBytes), compress);
+    slab.add(frameHead(fault.faultId, frame, receivedMs), frame.payload);
+    this.#count(vm, frame);
+    tracer.served(fault.trace, 'fault', vm.vmId, frame, receivedMs);
+    return frame.pageCount;
+  }
+
+  #count(vm: Vm, frame: Frame): void {
+    vm.pagesServed += frame.pageCount;
+    vm.payloadBytes += frame.payload.length;
+  }
+
+  #checkServable(): Session {
+    if (this.#session === undefined) throw new Error('served before the session is known');
+    if (this.#session.ended !== undefined) throw this.#session.ended;
+    if (this.#session.vm.state === 'completed') throw this.#session.vm.completedError();
+    if (this.#session.vm.standstill === undefined)
+      throw this.#session.vm.notPausedError('nothing of it may be asked for yet');
+    return this.#session;
+  }
+
+  get #ready(): boolean {
+    return !this.#blocked && !this.#over;
+  }
+
+  #send(slab: Slab): undefined {
+    if (slab.empty) this.#context.slabs.give(slab);
+    else this.#write(slab.content(), slab);
+    return undefined;
+  }
+
+  /** `slab` goes back once the kernel has what was in it. */
+  #write(bytes: Buffer, slab: Slab | undefined): void {
+    if (this.#socket.write(bytes, () => slab && this.#context.slabs.give(slab))) return;
+    this.#blocked = true;
+    // Not read on either: a peer that asks and does not take must not fill our memory with its questions.
+    this.#socket.pause();
+  }
+
+  #attempt(step: () => void): void {
+    if (this.#over) return;
+    try {
+      step();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #failUnlessKnown(): void {
+    if (this.#session !== undefined) return;
+    this.#fail(new PagewakeError(ErrorReason.INVALID_ARGUMENT, 'no session was named in time', { field: 'session' }));
+  }
+
+  #fail(error: unknown): void {
+    if (this.#over) return;
+    this.#finish();
+    this.#socket.end(lastMessage(error, this.#context.onBug));
+    setTimeout(() => this.#socket.destroy(), LAST_WORD_MS).unref();
+  }
+
+  #finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#spinner.stop();
+    this.#detach();
+  }
+}
+
+function decoded(message: Buffer): FaultsRequest {
+  try {
+    return decodeFaultsRequest(message);
+  } catch (error) {
+    throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, `what came is no message: ${messageOf(error)}`);
+  }
+}
+
+/** Fields of a message are views of a buffer that the next one takes: what waits keeps a copy of the one that is used later. */
+function kept(fault: PageFault): PageFault {
+  const { trace } = fault;
+  if (trace === undefined) return fault;
+  if ((trace.flags & 1) === 0) delete fault.trace;
+  else fault.trace = { ...trace, traceId: Uint8Array.from(trace.traceId), spanId: Uint8Array.from(trace.spanId) };
+  return fault;
+}
+
+function lastMessage(error: unknown, onBug: (error: unknown) => void): Buffer {
+  if (!(error instanceof PagewakeError)) onBug(error);
+  const known =
+    error instanceof PagewakeError
+      ? error
+      : new PagewakeError(ErrorReason.INTERNAL, 'internal error; the log of the agent has the details');
+  const message = toBinary(FaultsResponseSchema, create(FaultsResponseSchema, { error: known.toDetail() }));
+  const framed = Buffer.alloc(MESSAGE_PREFIX_BYTES + message.length);
+  framed.set(message, MESSAGE_PREFIX_BYTES);
+  putMessagePrefix(framed, MESSAGE_PREFIX_BYTES, message.length);
+  return framed;
+}
