@@ -1,60 +1,19 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { openChannel, type ClientLinkOptions } from '@pagewake/agent-kit';
 import { checkHealth, filesContaining, listServices, makeAuthority } from '@pagewake/agent-kit/testing';
 import { createClient, FaultsRequestSchema, PageService, SourceService } from '@pagewake/proto';
 import { TOKEN } from '../test/agent.ts';
+import { startDaemon as start } from '../test/daemon.ts';
 import { failureOf, readOpen, reasonOf } from '../test/conversation.ts';
 import { K4, makeMemfd, noise } from '../test/guests.ts';
 
 const BUDGET = { timeout: 30_000 };
-const PROGRAM = `
-  import { serveSource } from '@pagewake/source-agent/main';
-  process.exitCode = await serveSource(process.argv.slice(1));
-`;
-
-interface Daemon {
-  /** From its log: where it listens. Rejects if it exits first. */
-  readonly address: Promise<string>;
-  readonly exit: Promise<{ code: number | null; stdout: string; stderr: string }>;
-  kill(signal: NodeJS.Signals): void;
-}
-
-/** The agent as a process of its own. */
-function start(t: TestContext, argv: readonly string[], env: Record<string, string> = {}): Daemon {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', PROGRAM, '--', ...argv], {
-    cwd: import.meta.dirname,
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const output = { stdout: '', stderr: '' };
-  child.stdout.on('data', (text: Buffer) => (output.stdout += text.toString()));
-  const address = new Promise<string>((resolve, reject) => {
-    child.stderr.on('data', (text: Buffer) => {
-      output.stderr += text.toString();
-      const listening = /"address":"([^"]+)".*"msg":"listening"/.exec(output.stderr)?.[1];
-      if (listening !== undefined) resolve(listening);
-    });
-    child.once('close', () => reject(new Error(`exited: ${output.stderr}`)));
-  });
-  // Not every test waits for it.
-  address.catch(() => undefined);
-  const exit = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) =>
-    child.once('close', (code) => resolve({ code, ...output })),
-  );
-  t.after(async () => {
-    child.kill('SIGKILL');
-    await exit;
-  });
-  return { address, exit, kill: (signal) => child.kill(signal) };
-}
-
 test(
   'the daemon serves a registered VM, answers health and reflection, and ends well on SIGTERM',
   BUDGET,

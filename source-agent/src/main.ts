@@ -1,6 +1,7 @@
 /** The source agent: wires adapters to the domain, runs until it is told to stop. */
-import { aborted, parseAddress, runProgram, startServer, startTelemetry, type Life } from '@pagewake/agent-kit';
+import { aborted, parseAddress, runProgram, startServer, startTelemetry, StateFolder, type Life } from '@pagewake/agent-kit';
 import { sourceServices } from './adapters/grpc/services.ts';
+import { lock } from './adapters/lock.ts';
 import { SOURCE_PROGRAM, type SourceConfig } from './config.ts';
 
 /** Arguments as after `pagewake serve-source`. Resolves to the exit code once the agent has stopped; never rejects. */
@@ -10,7 +11,10 @@ export function serveSource(argv: readonly string[]): Promise<number> {
 
 async function serve(config: SourceConfig, { log, stop }: Life): Promise<number> {
   const telemetry = await startTelemetry({ serviceName: 'pagewake-source-agent', log });
-  const source = sourceServices(config, log, telemetry);
+  const folder =
+    config.stateDir === undefined ? undefined : new StateFolder(config.stateDir, { option: '--state-dir', lock, log });
+  const source = sourceServices(config, log, telemetry, folder);
+  await source.restore();
   const server = await startServer({ ...config, services: source.services });
   const { host } = parseAddress(server.address, '--listen');
   await source.listenForFaults({ ...config, host, port: config.faultPort });

@@ -130,6 +130,7 @@ function holesUnknown(index: number, path: string, name: string, error: unknown)
 
 class FileImage implements GuestImage {
   readonly regions: readonly FileRegion[];
+  readonly identity: string;
   readonly #kind: FileKind;
   readonly #backed: readonly Backed[];
   #closed = false;
@@ -138,6 +139,7 @@ class FileImage implements GuestImage {
     this.#kind = kind;
     this.#backed = backed;
     this.regions = backed.map(({ region }) => region);
+    this.identity = backed.map(({ from }) => keyOf(from.identity)).join(' ');
   }
 
   readRun(region: number, firstPage: number, pageCount: number, into: Uint8Array): void {

@@ -35,7 +35,13 @@ export async function openProcessImage(pid: number, regions: readonly PlacedRegi
     // One after the other: each walks all mappings of the process.
     for (const region of regions)
       found.push(await memory.findHoles(region.startBytes, sizeBytes(region), region.pageSizeBytes));
-    return new ProcessImage(pid, memory, regions, longestHoles(found, MAX_HOLES));
+    return new ProcessImage(
+      pid,
+      memory,
+      regions,
+      `${String(pid)} since ${beganAt(pid)}`,
+      longestHoles(found, MAX_HOLES),
+    );
   } catch (error) {
     memory.close();
     throw error instanceof PagewakeError ? error : unreadable(pid, error);
@@ -49,6 +55,13 @@ function unreadable(pid: number, error: unknown): PagewakeError {
     { pid },
     { cause: error },
   );
+}
+
+/** When the process began, in ticks since the boot: with its number this is nobody else. */
+function beganAt(pid: number): string {
+  const stat = readFileSync(`/proc/${String(pid)}/stat`, 'latin1');
+  // The name, in brackets, may hold anything; the 22nd field is the 20th after it.
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }
 
 /** Lines of /proc/PID/maps: `start-end perms …`, ascending. */
@@ -90,16 +103,24 @@ export function firstGap(mappings: readonly Mapping[], start: number, end: numbe
 
 class ProcessImage implements GuestImage {
   readonly regions: readonly PlacedRegion[];
+  readonly identity: string;
   readonly #pid: number;
   readonly #memory: ProcessMemory;
   /** As they were when it was opened: pairs of address and length. */
   readonly #holes: readonly Float64Array[];
   #closed = false;
 
-  constructor(pid: number, memory: ProcessMemory, regions: readonly PlacedRegion[], holes: readonly Float64Array[]) {
+  constructor(
+    pid: number,
+    memory: ProcessMemory,
+    regions: readonly PlacedRegion[],
+    identity: string,
+    holes: readonly Float64Array[],
+  ) {
     this.#pid = pid;
     this.#memory = memory;
     this.regions = regions;
+    this.identity = identity;
     this.#holes = holes;
   }
 

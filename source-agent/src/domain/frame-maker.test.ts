@@ -13,6 +13,7 @@ const CUT_PAGES = 16384 / PAGE;
 /** Pages of zeros, or of bytes that say which page it is. Counts what is read. */
 class Pages implements GuestImage {
   readonly regions;
+  readonly identity = 'fake';
   readonly bytes: Buffer;
   pagesRead = 0;
 

@@ -14,6 +14,8 @@ export interface ZeroRunList {
 
 export interface GuestImage {
   readonly regions: readonly Region[];
+  /** What it was opened from, so that it can be told whether the same is found again. */
+  readonly identity: string;
   /**
    * Reads a run into the start of `into`, synchronously. The run must lie in the region.
    * Throws MEMORY_UNREADABLE if any byte of it cannot be read; `into` then holds nothing of worth.

@@ -12,6 +12,7 @@ const NO_ZEROS: readonly ZeroRunList[] = [{ firstPages: new Uint32Array(0), page
 /** The registry's laws are about order and ownership, so this memory only knows whether it is open and how often it was looked at. */
 class FakeImage implements GuestImage {
   readonly regions = [{ pageSizeBytes: 4096, pageCount: 4 }];
+  readonly identity = 'fake';
   closes = 0;
   looks = 0;
   error: PagewakeError | undefined;

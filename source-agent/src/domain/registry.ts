@@ -3,7 +3,7 @@ import { ErrorReason, PagewakeError, unixMs } from '@pagewake/agent-kit';
 import { checkSameGeometry } from './geometry.ts';
 import type { GuestImage, Region } from './guest-image.ts';
 import type { Session } from './session.ts';
-import { Vm, type Standstill } from './vm.ts';
+import { digestOf, Vm, type Standstill, type VmKeeper, type VmRecord } from './vm.ts';
 
 const TOKEN_BYTES = { least: 16, most: 64 };
 const MAX_NAME_LENGTH = 128;
@@ -27,13 +27,15 @@ export class VmRegistry {
   readonly #lastGeneration = new Map<string, number>();
   readonly #sessions = new Map<string, Session>();
   readonly #firstGeneration: () => number;
+  readonly #keeper: VmKeeper | undefined;
 
   /**
-   * `firstGeneration`: where a VM begins that this agent has not seen. Generations are not stored anywhere, so by default it is the
-   * Unix time in seconds: an agent that was restarted does not hand out numbers that it handed out before.
+   * `firstGeneration`: where a VM begins that this agent has not seen. Generations of VMs that are gone are not stored anywhere, so by default it
+   * is the Unix time in seconds: an agent that was restarted does not hand out numbers that it handed out before.
    */
-  constructor(firstGeneration: () => number = () => Math.floor(unixMs() / 1000)) {
+  constructor(firstGeneration: () => number = () => Math.floor(unixMs() / 1000), keeper?: VmKeeper) {
     this.#firstGeneration = firstGeneration;
+    this.#keeper = keeper;
   }
 
   /** To be asked before the VM's memory is opened, which takes its time. Throws INVALID_ARGUMENT, PAGES_SERVED. */
@@ -47,7 +49,7 @@ export class VmRegistry {
       );
     }
     const older = this.#vms.get(vmId);
-    if (older?.state === 'serving' && older.pagesServed > 0) {
+    if (older?.wasRead === true) {
       throw older.pagesServedError('release it with force before it is registered again');
     }
   }
@@ -73,10 +75,27 @@ export class VmRegistry {
         { vm_id: vmId, found: older.generation, expected: generation },
       ),
     );
-    const vm = new Vm(vmId, generation, token, image, unixMs());
-    this.#lastGeneration.set(vmId, generation);
-    this.#vms.set(vmId, vm);
-    return vm;
+    return this.#take(
+      {
+        vmId,
+        generation,
+        tokenDigestHex: digestOf(token).toString('hex'),
+        registeredAtMs: unixMs(),
+        state: 'registered',
+        destinationId: '',
+      },
+      image,
+    );
+  }
+
+  /** Takes a VM up again that the agent before this one served. The image is closed where this throws, as `Vm` does. */
+  restore(record: VmRecord, image: GuestImage): Vm {
+    try {
+      return this.#take(record, image);
+    } catch (error) {
+      image.close();
+      throw error;
+    }
   }
 
   setPaused(vmId: string, generation: number, paused: true): Standstill;
@@ -96,7 +115,7 @@ export class VmRegistry {
   release(vmId: string, generation: number, force: boolean): void {
     const vm = generation === 0 ? this.#known(vmId) : this.#get(vmId, generation);
     if (vm.state === 'serving' && !force) {
-      if (vm.pagesServed > 0) throw vm.pagesServedError('give force to release it and lose what was not yet served');
+      if (vm.wasRead) throw vm.pagesServedError('give force to release it and lose what was not yet served');
       throw new PagewakeError(
         ErrorReason.WRONG_PHASE,
         `VM ${vmId} was opened by its destination; give force to release it all the same`,
@@ -104,6 +123,7 @@ export class VmRegistry {
       );
     }
     this.#vms.delete(vmId);
+    this.#keeper?.gone(vm);
     vm.retire(new PagewakeError(ErrorReason.UNKNOWN_VM, `VM ${vmId} was released on its source`, { vm_id: vmId }));
   }
 
@@ -144,6 +164,13 @@ export class VmRegistry {
     const why = new PagewakeError(ErrorReason.SOURCE_LOST, 'the source agent is stopping');
     for (const vm of this.#vms.values()) vm.retire(why);
     this.#vms.clear();
+  }
+
+  #take(record: VmRecord, image: GuestImage): Vm {
+    const vm = new Vm(record, image, this.#keeper);
+    this.#lastGeneration.set(vm.vmId, vm.generation);
+    this.#vms.set(vm.vmId, vm);
+    return vm;
   }
 
   #remember(session: Session): void {

@@ -12,6 +12,24 @@ export interface Standstill {
   readonly scanMs: number;
 }
 
+/** What has to outlive the agent, so that the next one serves on and lets nothing run twice. A completed VM has no need of it. */
+export interface VmRecord {
+  readonly vmId: string;
+  readonly generation: number;
+  readonly tokenDigestHex: string;
+  readonly registeredAtMs: number;
+  readonly state: Exclude<VmState, 'completed'>;
+  /** Empty unless a destination was told that the VM stands still. */
+  readonly destinationId: string;
+}
+
+/** Hears of every change before anybody else does. Never throws. */
+export interface VmKeeper {
+  changed(vm: Vm): void;
+  /** The generation is over. */
+  gone(vm: Vm): void;
+}
+
 export class Vm {
   readonly vmId: string;
   readonly generation: number;
@@ -22,18 +40,50 @@ export class Vm {
   pagesServed = 0;
   payloadBytes = 0;
   readonly #tokenDigest: Buffer;
+  readonly #keeper: VmKeeper | undefined;
   #state: VmState = 'registered';
   #standstill: Standstill | undefined;
   /** From `registered` on: a destination may come before the VM is paused. */
   #session: Session | undefined;
+  /** Whoever it served before this agent began may have read anything. */
+  #servedBefore = false;
 
-  constructor(vmId: string, generation: number, token: Uint8Array, image: GuestImage, registeredAtMs: number) {
-    this.vmId = vmId;
-    this.generation = generation;
-    this.registeredAtMs = registeredAtMs;
+  /** As the record says. Throws as `pause` does. */
+  constructor(record: VmRecord, image: GuestImage, keeper?: VmKeeper) {
+    this.vmId = record.vmId;
+    this.generation = record.generation;
+    this.registeredAtMs = record.registeredAtMs;
     this.image = image;
     this.regions = image.regions;
-    this.#tokenDigest = digest(token);
+    this.#tokenDigest = Buffer.from(record.tokenDigestHex, 'hex');
+    if (record.state !== 'registered') this.pause();
+    if (record.state === 'serving') {
+      // Nobody knows this session: it keeps the place for its destination, which opens anew.
+      this.open(record.destinationId, false);
+      this.#servedBefore = true;
+    }
+    // From here on: what was read needs no writing.
+    this.#keeper = keeper;
+  }
+
+  get record(): VmRecord | undefined {
+    const { vmId, generation, registeredAtMs } = this;
+    const state = this.#state;
+    if (state === 'completed') return undefined;
+    const destinationId = state === 'serving' ? (this.#session?.destinationId ?? '') : '';
+    return {
+      vmId,
+      generation,
+      registeredAtMs,
+      tokenDigestHex: this.#tokenDigest.toString('hex'),
+      state,
+      destinationId,
+    };
+  }
+
+  /** A destination has read of it, as far as anybody can know. */
+  get wasRead(): boolean {
+    return this.#state === 'serving' && (this.pagesServed > 0 || this.#servedBefore);
   }
 
   get state(): VmState {
@@ -51,7 +101,7 @@ export class Vm {
 
   /** Over digests, so that neither content nor length of the right token shows in the time this takes. */
   acceptsToken(token: Uint8Array): boolean {
-    return timingSafeEqual(this.#tokenDigest, digest(token));
+    return timingSafeEqual(this.#tokenDigest, digestOf(token));
   }
 
   /**
@@ -64,6 +114,7 @@ export class Vm {
     const zeros = new ZeroTable(this.regions, this.image.holes());
     this.#standstill = { zeros, scanMs: performance.now() - beganMs };
     this.#move('ready');
+    this.#keeper?.changed(this);
     if (this.#session !== undefined) this.#serve(this.#session);
     return this.#standstill;
   }
@@ -78,6 +129,7 @@ export class Vm {
       throw this.pagesServedError('it must not run here again');
     this.#move('registered');
     this.#standstill = undefined;
+    this.#keeper?.changed(this);
   }
 
   /**
@@ -116,6 +168,7 @@ export class Vm {
     if (this.#state === 'completed') return;
     if (this.#state === 'registered') throw this.notPausedError('nothing of it was read');
     this.#move('completed');
+    this.#keeper?.gone(this);
     this.image.close();
   }
 
@@ -154,7 +207,11 @@ export class Vm {
   }
 
   #serve(session: Session): void {
-    if (this.#state === 'ready') this.#move('serving');
+    if (this.#state === 'ready') {
+      this.#move('serving');
+      // First it is kept and then told: no agent that comes after this one may let the VM run again.
+      this.#keeper?.changed(this);
+    }
     session.paused();
   }
 
@@ -164,6 +221,6 @@ export class Vm {
   }
 }
 
-function digest(token: Uint8Array): Buffer {
+export function digestOf(token: Uint8Array): Buffer {
   return createHash('sha256').update(token).digest();
 }

@@ -1,4 +1,4 @@
-import { toServiceError, type Logger, type Telemetry } from '@pagewake/agent-kit';
+import { toServiceError, type Logger, type StateFolder, type Telemetry } from '@pagewake/agent-kit';
 import { implement, PageService, SourceService, type BoundService } from '@pagewake/proto';
 import { VmRegistry } from '../../domain/registry.ts';
 import { nativeCodec } from '../codec.ts';
@@ -6,7 +6,9 @@ import { FaultConnection, KEPT_SLABS, SLAB_BYTES, type FaultConnectionContext } 
 import { openFaultPort, type FaultPort, type FaultPortOptions } from '../faults/port.ts';
 import { SlabPool } from '../faults/slab.ts';
 import { ServeTracer } from '../serve-tracer.ts';
+import { VmRecords } from '../vm-records.ts';
 import type { Compression } from './bulk-lane.ts';
+import { openImage } from './memory.ts';
 import { frameMaker, pageHandlers } from './page-service.ts';
 import { sourceHandlers } from './source-service.ts';
 
@@ -23,15 +25,23 @@ export interface SourceServices {
   readonly services: readonly BoundService[];
   /** Takes bare connections of the demand lane on such a port, and has Open tell of it. @throws UserError */
   listenForFaults(options: FaultPortOptions): Promise<void>;
-  /** Ends every session and closes every image. */
+  /** Takes up what the agent before this one served; to be awaited before anybody is let in. */
+  restore(): Promise<void>;
+  /** Ends every session and closes every image. What is kept in the state folder stays. */
   close(): void;
 }
 
-/** The agent's services over a registry of their own; who starts a server puts them behind it. */
-export function sourceServices(config: ServingOptions, log: Logger, telemetry: Telemetry): SourceServices {
+/** The agent's services over a registry of their own; who starts a server puts them behind it. Without a state folder nothing outlives the agent. */
+export function sourceServices(
+  config: ServingOptions,
+  log: Logger,
+  telemetry: Telemetry,
+  folder?: StateFolder,
+): SourceServices {
   const onBug = (error: unknown): void => log.error({ err: error }, 'internal error');
   const toStatus = (error: unknown) => toServiceError(error, onBug);
-  const registry = new VmRegistry();
+  const records = folder && new VmRecords(folder, log);
+  const registry = new VmRegistry(undefined, records);
   const tracer = new ServeTracer(telemetry);
   const { compression, faultCompression } = config;
   let faultPort: FaultPort | undefined;
@@ -46,7 +56,7 @@ export function sourceServices(config: ServingOptions, log: Logger, telemetry: T
   };
   return {
     services: [
-      implement(SourceService, sourceHandlers(registry, log), toStatus),
+      implement(SourceService, sourceHandlers(registry, records, log), toStatus),
       implement(
         PageService,
         pageHandlers({
@@ -62,6 +72,7 @@ export function sourceServices(config: ServingOptions, log: Logger, telemetry: T
         toStatus,
       ),
     ],
+    restore: async () => records?.restore(registry, openImage),
     async listenForFaults(options) {
       faultPort = await openFaultPort(options, (socket) => void new FaultConnection(socket, connections));
     },
