@@ -18,6 +18,7 @@ const schema = z.object({
     z.string().min(1).optional(),
     'folder of what a restarted agent needs to serve on; made if it is missing in a folder that is there; best on a tmpfs; default: none, a restarted agent knows nothing',
     'dir',
+  ),
   faultPort: option(
     z.number().int().min(0).max(65_535).default(0),
     'where demand faults are taken on connections of their own, on the host of --listen; 0: the kernel chooses. Destinations that cannot reach it use gRPC',

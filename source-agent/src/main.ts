@@ -1,5 +1,13 @@
 /** The source agent: wires adapters to the domain, runs until it is told to stop. */
-import { aborted, parseAddress, runProgram, startServer, startTelemetry, StateFolder, type Life } from '@pagewake/agent-kit';
+import {
+  aborted,
+  parseAddress,
+  runProgram,
+  startServer,
+  startTelemetry,
+  StateFolder,
+  type Life,
+} from '@pagewake/agent-kit';
 import { sourceServices } from './adapters/grpc/services.ts';
 import { lock } from './adapters/lock.ts';
 import { SOURCE_PROGRAM, type SourceConfig } from './config.ts';
