@@ -25,7 +25,7 @@ function folder(t: TestContext): string {
   return path;
 }
 
-const open = (path: string, lock: (path: string) => void = () => undefined): StateFolder =>
+const open = (path: string, lock: (path: string) => () => void = () => () => undefined): StateFolder =>
   new StateFolder(path, { option: '--state-dir', lock, log: createLogger('test', 'silent') });
 
 test('what one agent wrote the next one reads', (t) => {
@@ -75,7 +75,7 @@ test('what was written before the machine last booted is thrown away, with its f
 
 test('a folder that another agent has, or that others may write, is refused by name', (t) => {
   const path = folder(t);
-  const taken = (): void => {
+  const taken = (): never => {
     throw Object.assign(new Error('flock'), { code: 'EAGAIN' });
   };
   const refused = (act: () => unknown, words: RegExp): void =>

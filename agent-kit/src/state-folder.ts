@@ -28,14 +28,15 @@ const envelope = z.strictObject({ format: z.literal(1), bootId: z.string(), reco
 export interface StateFolderOptions {
   /** The setting that names the folder, for what is said of it. */
   readonly option: string;
-  /** Takes the lock on a file for the life of the process; throws `code` EAGAIN where another has it. */
-  readonly lock: (path: string) => void;
+  /** Takes the lock on a file, and returns what gives it back; throws `code` EAGAIN where another has it. */
+  readonly lock: (path: string) => () => void;
   readonly log: Logger;
 }
 
 export class StateFolder {
   readonly #path: string;
   readonly #log: Logger;
+  readonly #unlock: () => void;
   readonly #bootId = readFileSync(BOOT_ID, 'latin1').trim();
 
   /** @throws UserError where the folder cannot be used, or another agent uses it */
@@ -44,7 +45,7 @@ export class StateFolder {
     this.#log = log;
     requireOwnFolder(path, option);
     try {
-      lock(join(path, 'lock'));
+      this.#unlock = lock(join(path, 'lock'));
     } catch (error) {
       if ((error as { code?: string }).code === 'EAGAIN')
         throw new UserError(`${option}: another agent uses ${path}; give each a folder of its own`, 2);
@@ -86,6 +87,11 @@ export class StateFolder {
       if (!keep) rmSync(join(this.#path, file), { force: true });
     }
     return found;
+  }
+
+  /** Another agent may have it. A process that ends does the same. */
+  close(): void {
+    this.#unlock();
   }
 
   #readOne<T>(file: string, schema: z.ZodType<T>): T | undefined {

@@ -9,6 +9,11 @@ export const destAgentConfig = z.object({
     'folder of the Unix sockets on which VMMs hand over their memory, one VM each; made if it is missing in a folder that is there',
     'dir',
   ),
+  stateDir: option(
+    z.string().min(1).optional(),
+    'folder of what a restarted agent needs to go on with its migrations; best on a tmpfs; default: .state in the folder of the sockets',
+    'dir',
+  ),
   ...serverFields,
   sourceTlsCa: option(
     z.string().min(1).optional(),

@@ -47,6 +47,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
   const telemetry = await startTelemetry({ serviceName: 'test', log });
   const config = {
     vmmSocketDir: socketDir,
+    stateDir: undefined,
     sourceTlsCa: undefined,
     sourceTlsCert: undefined,
     sourceTlsKey: undefined,
@@ -56,7 +57,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
     faultSpinUs: 0,
     faultWindowPages: 64,
   };
-  const { services, registry } = destServices(config, log, telemetry);
+  const { services, registry, close } = await destServices(config, log, telemetry);
   const server = await startServer({ listen: '127.0.0.1:0', services });
   const channel = openChannel(server.address);
   t.after(async () => {
@@ -64,6 +65,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
     await until('every session has ended', () => registry.all().every((session) => isFinal(session.phase)));
     channel.close();
     await server.shutdown(0);
+    close();
   });
   const client = createClient(MigrationService, channel);
   const get = async (migrationId: string): Promise<Migration> =>

@@ -9,6 +9,12 @@ const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
 const BLOCK_BYTES = 512;
 const FILES: ReadonlySet<string | undefined> = new Set(['memfd', 'guest_memfd']);
 
+/** Pages of one region. */
+export interface PageRun {
+  readonly firstPage: number;
+  readonly pageCount: number;
+}
+
 export class OfferedMemory {
   readonly #offer: VmmOffer;
   readonly #all: readonly number[];
@@ -62,6 +68,24 @@ export class OfferedMemory {
       uffd: this.#uffd === undefined ? undefined : duplicateDescriptor(this.#uffd),
       files: this.#files.map((fd) => duplicateDescriptor(fd)),
     };
+  }
+
+  /** The pages of a region that its file holds, as runs; swapped out or not. Undefined where there is no file that can tell. */
+  heldPages(region: Region): readonly PageRun[] | undefined {
+    const fd = this.#files[region.file];
+    if (fd === undefined || this.traits.file !== 'shared' || this.traits.huge) return undefined;
+    const file = MemoryFile.adopt(duplicateDescriptor(fd));
+    try {
+      const runs = file.dataRuns(region.fileOffset, region.sizeBytes);
+      const held: PageRun[] = [];
+      for (let i = 0; i < runs.length; i += 2) {
+        const firstPage = ((runs[i] ?? 0) - region.fileOffset) / region.pageSizeBytes;
+        held.push({ firstPage, pageCount: (runs[i + 1] ?? 0) / region.pageSizeBytes });
+      }
+      return held;
+    } finally {
+      file.close();
+    }
   }
 
   close(): void {

@@ -6,6 +6,7 @@ import { parseHandshake } from '@pagewake/core';
 import { duplicateDescriptor, MemoryFile } from '@pagewake/native';
 import { regionOf, startVmm } from '../../test/agent.ts';
 import { seen, SIGBUS } from '../../test/pages.ts';
+import { newContinuity } from '../../test/continuity.ts';
 import { takeOver } from '../../test/rig.ts';
 import { lacking, type Toucher } from '../../test/toucher.ts';
 import { BUDGET } from '../../test/wait.ts';
@@ -27,9 +28,9 @@ const offer = (change: Record<string, unknown> = {}): string =>
   });
 
 /** As the session does it with what came over the socket: copies of the descriptors, which it owns. */
-function admit(text: string, fds: readonly number[], wantedMode?: 'post-copy' | 'eager'): AdmittedVm {
+function admit(t: TestContext, text: string, fds: readonly number[], wantedMode?: 'post-copy' | 'eager'): AdmittedVm {
   const received = { offer: parseHandshake(text, fds.length), descriptors: fds.map(duplicateDescriptor), pid: 0 };
-  return new AdmittedVm(received, { vmId: 'demo', wantedMode, regionNames: [] });
+  return new AdmittedVm(received, { vmId: 'demo', wantedMode, regionNames: [], continuity: newContinuity(t) });
 }
 
 type Peer = (t: TestContext, vmm: Toucher) => Promise<{ readonly text: string; readonly fds: readonly number[] }>;
@@ -171,7 +172,7 @@ for (const [law, peerOf, reason, message] of BAD_MEMORY)
     const { text, fds } = await peerOf(t, vmm);
     const before = readdirSync('/proc/self/fd').length;
     assert.throws(
-      () => admit(text, fds),
+      () => admit(t, text, fds),
       (error) => error instanceof PagewakeError && error.reasonName === reason && message.test(error.message),
       reason,
     );
@@ -188,7 +189,7 @@ test('what is as it was offered is admitted, with its tier and traits, and close
     registered: ['missing', 'minor'],
     vcpus: [7],
   });
-  const vm = admit(text, fds);
+  const vm = admit(t, text, fds);
   assert.deepEqual([vm.choice.tier, vm.choice.mode, vm.choice.trapped], ['memfd', 'post-copy', true]);
   const { traits, removeEvents, pid } = vm.attachment;
   assert.deepEqual(
@@ -206,7 +207,7 @@ test('another VM’s memory is not thrown away', UFFD, async (t) => {
   const vmm = await startVmm(t, { prefill: { page: 3, byte: 7 } });
   const fds = await vmmFds(t, vmm);
   const text = offer({ vm: 'other', regions: [regionOf(vmm)], fds: ['uffd', 'memfd'], content: 'discard' });
-  assert.throws(() => admit(text, fds), /the VMM says it is other/);
+  assert.throws(() => admit(t, text, fds), /the VMM says it is other/);
   assert.deepEqual(await vmm.touch(0, 3), seen(Buffer.alloc(4096, 7)));
 });
 
@@ -216,7 +217,7 @@ test(
   async (t) => {
     const vmm = await startVmm(t);
     const fds = await vmmFds(t, vmm);
-    const vm = admit(offer({ regions: [regionOf(vmm)], fds: ['uffd', 'memfd'] }), fds);
+    const vm = admit(t, offer({ regions: [regionOf(vmm)], fds: ['uffd', 'memfd'] }), fds);
     t.after(() => vm.close());
     const waits = vmm.touch(0, 5);
     assert.deepEqual(await vm.poison(), { pages: PAGES, refused: undefined });

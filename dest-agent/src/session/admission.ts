@@ -1,12 +1,13 @@
 /** From what a VMM handed over to memory that may be filled, or the typed reason why not. */
 import { closeSync } from 'node:fs';
 import { chooseTier, orderByName, RegionNameError, type GuestLayout, type Mode, type TierChoice } from '@pagewake/core';
-import { PageLedger } from '../adapters/ledger.ts';
+import type { PageLedger } from '../adapters/ledger.ts';
 import { VmMemory } from '../adapters/memory.ts';
 import { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, PagewakeError } from '../kit.ts';
 import type { AttachedMemory } from '../lanes/messages.ts';
-import { poisonAbsent, type Poisoned } from '../lanes/teardown.ts';
+import { poisonAbsent, unregisterAll, type Poisoned, type Unregistered } from '../lanes/teardown.ts';
+import type { Continuity } from './continuity.ts';
 import type { LaneDescriptors } from './lanes.ts';
 import type { LedgerTotals } from './snapshot.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
@@ -19,6 +20,7 @@ export interface Wanted {
   readonly wantedMode: Mode | undefined;
   /** The source's regions in their order, by the names that this VMM gives them; none: in the VMM's order. */
   readonly regionNames: readonly string[];
+  readonly continuity: Continuity;
 }
 
 /** One VM's memory and its ledger, from the handshake to the end of the migration. */
@@ -29,6 +31,8 @@ export class AdmittedVm {
   readonly choice: Choice;
   readonly ledger: PageLedger;
   readonly #memory: OfferedMemory;
+  /** Pages that may be there although the ledger calls them missing. */
+  readonly #inDoubt: readonly number[];
   zeroAtOpen = 0;
   #closed: LedgerTotals | undefined;
 
@@ -46,8 +50,16 @@ export class AdmittedVm {
       throw error;
     }
     // Only now: what another VM has in its memory is not to be thrown away.
-    this.#memory = new OfferedMemory(this.received.offer, received.descriptors);
-    this.ledger = PageLedger.create(this.layout.pageCount);
+    const { continuity } = wanted;
+    this.#memory = new OfferedMemory(continuity.seen(this.received.offer), received.descriptors);
+    try {
+      const { ledger, inDoubt } = continuity.ledgerFor(received, this.layout, this.#memory);
+      this.ledger = ledger;
+      this.#inDoubt = inDoubt;
+    } catch (error) {
+      this.#memory.close();
+      throw error;
+    }
   }
 
   /** Thrown away before anything came: what a VMM that nobody has run on had in its files. */
@@ -76,6 +88,7 @@ export class AdmittedVm {
       removeEvents: this.#memory.removeEvents,
       pid: this.received.pid > 0 ? this.received.pid : undefined,
       ledgerId: this.ledger.id,
+      inDoubt: this.#inDoubt,
     };
   }
 
@@ -104,14 +117,39 @@ export class AdmittedVm {
     };
   }
 
+  /** Wakes whoever waits anywhere: they fault anew. */
+  wakeAll(): void {
+    this.#withMemory((memory) => {
+      for (const region of memory.layout.regions) memory.wake({ region, firstPage: 0, pageCount: region.pageCount });
+    });
+  }
+
+  /** Where no lane does it. */
+  unregister(): Unregistered {
+    return this.#withMemory((memory) => unregisterAll(memory));
+  }
+
   /** Poisons what has not come. Only once no lane runs any more. */
   async poison(): Promise<Poisoned> {
-    const memory = new VmMemory(this.attachment.regions, { ...this.#memory.duplicate(), pid: undefined });
+    const memory = this.#ownMemory();
     try {
       return await poisonAbsent(memory, this.ledger);
     } finally {
       memory.close();
     }
+  }
+
+  #withMemory<T>(act: (memory: VmMemory) => T): T {
+    const memory = this.#ownMemory();
+    try {
+      return act(memory);
+    } finally {
+      memory.close();
+    }
+  }
+
+  #ownMemory(): VmMemory {
+    return new VmMemory(this.attachment.regions, { ...this.#memory.duplicate(), pid: undefined });
   }
 
   close(): void {
@@ -131,8 +169,8 @@ function inOurOrder(received: ReceivedOffer, names: readonly string[]): Received
   }
 }
 
-function choose({ offer }: ReceivedOffer, { vmId, wantedMode }: Wanted): Choice {
-  if (offer.content === 'live')
+function choose({ offer }: ReceivedOffer, { vmId, wantedMode, continuity }: Wanted): Choice {
+  if (offer.content === 'live' && !continuity.goesOn)
     throw new PagewakeError(
       ErrorReason.BAD_HANDSHAKE,
       'a guest may run on this memory already (content: live), and this migration has not begun it: only the agent that continues its migration may take it',

@@ -1,6 +1,7 @@
 /** A lane as the main thread sees it: a worker, typed messages both ways, one error path. */
 import { Worker } from 'node:worker_threads';
-import type { FromLane, LaneStart, ToLane } from '../lanes/messages.ts';
+import { PagewakeError } from '../kit.ts';
+import type { FromLane, LaneError, LaneStart, ToLane } from '../lanes/messages.ts';
 
 type Kind = FromLane['type'];
 
@@ -60,3 +61,6 @@ export class Lane {
     for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
   }
 }
+
+export const fromLane = (error: LaneError): PagewakeError =>
+  new PagewakeError(error.reason, error.message, error.metadata);

@@ -52,6 +52,8 @@ export class Lanes {
   readonly fault: Lane;
   readonly bulk: Lane;
 
+  #attached = false;
+
   constructor(options: LanesOptions) {
     const hint = new FaultHint();
     const { port1, port2 } = new MessageChannel();
@@ -79,6 +81,11 @@ export class Lanes {
     );
   }
 
+  /** They have, or are about to have, a VM's memory. */
+  get attached(): boolean {
+    return this.#attached;
+  }
+
   /** Both are connected to the source. */
   async started(): Promise<void> {
     await Promise.all([this.fault.next('started'), this.bulk.next('started')]);
@@ -86,6 +93,7 @@ export class Lanes {
 
   /** Gives both lanes the memory; from then on faults are taken, and from `go` on resolved. */
   async attach({ memory, descriptors, ...rest }: LaneWork): Promise<void> {
+    this.#attached = true;
     const attached = Promise.all([this.fault.next('attached'), this.bulk.next('attached')]);
     for (const lane of [this.fault, this.bulk])
       lane.post({ type: 'attach', memory: { ...memory, ...descriptors() }, ...rest });

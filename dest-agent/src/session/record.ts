@@ -1,6 +1,6 @@
 /** What is kept of a migration for the agent that comes after this one, should this one die. */
 import { z } from 'zod';
-import type { StateFolder } from '../kit.ts';
+import { ErrorReason, type StateFolder } from '../kit.ts';
 
 /** How far a migration is, as the ledger's file says: one store, where writing a record would cost the guest time. */
 export const STAGE = {
@@ -19,6 +19,7 @@ const region = z.strictObject({
   pageSizeBytes: z.int(),
   file: z.int().nonnegative(),
   fileOffset: z.int(),
+  name: z.string().optional(),
 });
 
 const handedOver = z.strictObject({
@@ -48,7 +49,7 @@ export const migrationRecord = z.strictObject({
   trace: z.strictObject({ traceId, spanId, sampled: z.boolean(), parentSpanId: spanId.optional() }),
   memory: handedOver.optional(),
   /** Given up, and nobody knows whether everybody has been told: whoever takes this up tells them. */
-  givenUp: z.strictObject({ reason: z.int(), message: z.string() }).optional(),
+  givenUp: z.strictObject({ reason: z.enum(ErrorReason), message: z.string() }).optional(),
 });
 
 export type MigrationRecord = z.output<typeof migrationRecord>;

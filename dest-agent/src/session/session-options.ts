@@ -1,6 +1,7 @@
 import type { Mode } from '@pagewake/core';
 import type { Logger } from '../kit.ts';
 import type { FaultRecord, FaultTuning, SourceCredentials, TraceIds } from '../lanes/messages.ts';
+import type { Continuity } from './continuity.ts';
 
 /** What makes one migration. */
 export interface SessionOptions {
@@ -9,6 +10,8 @@ export interface SessionOptions {
   readonly sourceAddress: string;
   readonly generation: number;
   readonly token: Uint8Array;
+  /** Who we are to the source: the one that may come again. */
+  readonly destinationId: string;
   readonly wantedMode: Mode | undefined;
   readonly regionNames: readonly string[];
   readonly vmmSocket: string;
@@ -17,6 +20,8 @@ export interface SessionOptions {
   readonly trace: TraceIds;
   readonly traceRatio: number;
   readonly faults: FaultTuning;
+  readonly startedAtMs: number;
+  readonly continuity: Continuity;
   readonly log: Logger;
   onFaultsTraced(records: readonly FaultRecord[]): void;
 }

@@ -1,20 +1,21 @@
 /**
  * One migration on the destination, from the call that prepares it to the ledger that is full. Owns the order of things; the lanes own the pages.
  */
-import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { SourceSession } from '../adapters/source-session.ts';
 import { linkOptions } from '../adapters/link-options.ts';
 import { ErrorReason, PagewakeError, reasonName } from '../kit.ts';
 import { BULK_COUNTERS, FAULT_COUNTERS } from '../lanes/counters.ts';
-import type { FromLane, LaneError, SourceOpened } from '../lanes/messages.ts';
+import type { FromLane, SourceOpened } from '../lanes/messages.ts';
 import { Alarms } from './alarms.ts';
 import { poisonOrKill } from './ending.ts';
+import { fromLane } from './lane.ts';
 import { Lanes } from './lanes.ts';
 import { PhaseMachine } from './phase-machine.ts';
+import { STAGE } from './record.ts';
 import type { SessionOptions } from './session-options.ts';
 import { NO_LEDGER, readAll, type SessionSnapshot } from './snapshot.ts';
-import { SourceSide } from './source-side.ts';
+import { SourceSide, type OpenedFor } from './source-side.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
 import { VmmSide } from './vmm-side.ts';
 
@@ -27,7 +28,6 @@ export class MigrationSession extends PhaseMachine {
   readonly #source: SourceSide;
   readonly #vmm: VmmSide;
   readonly #alarms: Alarms;
-  readonly #startedAtMs = Date.now();
   #prefetchPaused = false;
   #error: PagewakeError | undefined;
   #fillingSinceMs: number | undefined;
@@ -35,7 +35,7 @@ export class MigrationSession extends PhaseMachine {
   #linkLosses = 0;
   #lostEarly: PagewakeError | undefined;
   /** A guest may run on this memory, or pages have been put into it: giving up costs a guest from then on. */
-  #atStake = false;
+  #atStake: boolean;
   /** The kernel has the ranges back: the VM is whole, whatever happens to anybody from here on. */
   #unregistered = false;
   #ending: Promise<void> | undefined;
@@ -47,8 +47,8 @@ export class MigrationSession extends PhaseMachine {
     this.vmmSocket = options.vmmSocket;
     this.#o = options;
     this.#alarms = new Alarms(options.log);
-    const identity = { ...options, destinationId: randomBytes(16).toString('hex') };
-    const source = new SourceSession(options.sourceAddress, linkOptions(options.credentials), identity);
+    this.#atStake = options.continuity.goesOn;
+    const source = new SourceSession(options.sourceAddress, linkOptions(options.credentials), options);
     this.#source = new SourceSide(source, options.log, {
       onFinal: () => this.#go(),
       onLost: (error) => this.#onLost(error),
@@ -60,6 +60,7 @@ export class MigrationSession extends PhaseMachine {
       credentials: options.credentials,
       traceRatio: options.trace.sampled ? options.traceRatio : 0,
       faults: options.faults,
+      patient: options.continuity.adopted,
       onMessage: (message) => this.#onLane(message),
       onCrash: (error) => {
         options.log.error({ err: error }, 'a lane crashed');
@@ -85,6 +86,10 @@ export class MigrationSession extends PhaseMachine {
     await Promise.race([this.#lanes.started(), over]);
     try {
       this.#vmm.listen(this.#o.vmmSocket);
+      this.#o.continuity.begin({
+        onVmmGone: () => this.#onVmmGone(),
+        onNobody: () => this.#guard(this.#finishAlone()),
+      });
     } catch (error) {
       this.#failed(error);
       throw error;
@@ -139,7 +144,7 @@ export class MigrationSession extends PhaseMachine {
       mode: this.#vmm.vm?.choice.mode,
       modeReason: this.#vmm.vm?.choice.reason ?? '',
       vmmSocket: this.#o.vmmSocket,
-      startedAtMs: this.#startedAtMs,
+      startedAtMs: this.#o.startedAtMs,
       fillingMs: this.#fillingSinceMs === undefined ? 0 : until - this.#fillingSinceMs,
       linkLosses: this.#linkLosses,
       traceId: this.#o.trace.traceId,
@@ -159,9 +164,16 @@ export class MigrationSession extends PhaseMachine {
     }
     this.enter('opening');
     const guestRuns = received.offer.dialect === 'firecracker';
-    this.#atStake = guestRuns || received.offer.content === 'live';
+    this.#atStake ||= guestRuns || received.offer.content === 'live';
+    const { continuity } = this.#o;
+    const goesOn = continuity.goesOn;
     const vm = this.#vmm.admit(received);
-    const source = await this.#source.open(vm);
+    if (continuity.givenUp) throw continuity.givenUp;
+    if (goesOn && vm.ledger.isWhole()) {
+      await this.#finishAtOnce(vm);
+      return;
+    }
+    const source = await (continuity.adopted ? this.#source.openPatiently(vm) : this.#source.open(vm));
     if (this.over) return;
     await this.#lanes.attach({
       memory: vm.attachment,
@@ -172,6 +184,8 @@ export class MigrationSession extends PhaseMachine {
       trace: this.#o.trace,
     });
     if (this.over) return;
+    // Which faults the agent before this one had read nobody knows.
+    if (goesOn) vm.wakeAll();
     if (!this.#source.paused) this.#hold();
     this.#source.awaitFinal();
   }
@@ -189,6 +203,7 @@ export class MigrationSession extends PhaseMachine {
     const { vm } = this.#vmm;
     if (!vm || !this.may('filling')) return;
     this.#atStake = true;
+    vm.ledger.stage = STAGE.live;
     this.#lanes.both({ type: 'go' });
     this.#fillingSinceMs = Date.now();
     this.enter('filling');
@@ -269,10 +284,7 @@ export class MigrationSession extends PhaseMachine {
     this.#filledAtMs = Date.now();
     this.enter('finishing');
     this.#source.stop();
-    await this.#lanes.detachSource();
-    const unregistered = this.#lanes.fault.next('unregistered');
-    this.#lanes.fault.post({ type: 'unregister' });
-    const { exited, refused } = await unregistered;
+    const { exited, refused } = await (this.#lanes.attached ? this.#lanes.unregister() : vm.unregister());
     if (this.phase !== 'finishing') return;
     if (exited) {
       this.#onVmmGone();
@@ -281,16 +293,39 @@ export class MigrationSession extends PhaseMachine {
     if (refused !== undefined)
       throw new PagewakeError(ErrorReason.INTERNAL, `the kernel refused to unregister: ${refused}`);
     this.#unregistered = true;
+    vm.ledger.stage = STAGE.givenBack;
     if (vm.choice.mode === 'eager') this.#vmm.send({ type: 'ready' });
     this.#vmm.send({ type: 'done' });
+    await this.#complete(vm.zeroAtOpen);
+  }
+
+  async #complete(pagesZero: number): Promise<void> {
     this.#error = await this.#source.complete({
       pagesByFault: this.#lanes.faultCounters.get('pagesInstalled'),
       pagesByPrefetch: this.#lanes.bulkCounters.get('pagesInstalled'),
-      pagesZero: vm.zeroAtOpen,
+      pagesZero,
     });
     this.enter('completed');
     this.#o.log.info('completed');
     await this.#release();
+  }
+
+  /** The agent before this one had every page in place: what is left is to say so, also where the source is gone or knows it. */
+  async #finishAtOnce(vm: OpenedFor): Promise<void> {
+    await this.#source.openIfThere(vm);
+    if (this.over) return;
+    this.enter('filling');
+    await this.#finish();
+  }
+
+  /** It had even told the VMM, which has no need of us any more. */
+  async #finishAlone(): Promise<void> {
+    const { layout } = this.#o.continuity;
+    if (this.phase !== 'awaiting-vmm' || !layout) return;
+    this.#unregistered = true;
+    for (const phase of ['opening', 'filling', 'finishing'] as const) this.enter(phase);
+    await this.#source.openIfThere({ layout, noteZero: () => undefined });
+    await this.#complete(0);
   }
 
   #onVmmGone(): void {
@@ -313,6 +348,7 @@ export class MigrationSession extends PhaseMachine {
     this.enter(phase);
     this.#source.stop();
     this.#vmm.stopListening();
+    if (this.#atStake) this.#o.continuity.giveUp(error);
     this.#guard(this.#abandon(error));
   }
 
@@ -341,6 +377,8 @@ export class MigrationSession extends PhaseMachine {
     await this.#lanes.terminate();
     this.#vmm.close();
     this.#source.close();
+    if (this.over) this.#o.continuity.end();
+    else this.#o.continuity.stop();
   }
 
   #guard(step: Promise<void>): void {
@@ -360,5 +398,3 @@ export class MigrationSession extends PhaseMachine {
     return false;
   }
 }
-
-const fromLane = (error: LaneError): PagewakeError => new PagewakeError(error.reason, error.message, error.metadata);

@@ -1,4 +1,5 @@
 /** The source as one migration has it: opened, waited for, lost and opened again, told the end. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isRecoverable } from '../adapters/page-source.ts';
 import type { OnZero, SourceOpening } from '../adapters/source-opening.ts';
 import type { PageTotals, SourceSession } from '../adapters/source-session.ts';
@@ -19,13 +20,17 @@ export interface SourceEvents {
 }
 
 const noZeros: OnZero = () => undefined;
+const TRY_AGAIN_MS = 500;
+
+/** What the source is opened for: the pages' geometry, and who notes which of them are zero. */
+export type OpenedFor = Pick<AdmittedVm, 'layout' | 'noteZero'>;
 
 export class SourceSide {
   readonly #session: SourceSession;
   readonly #log: Logger;
   readonly #events: SourceEvents;
   readonly #reopener: Reopener;
-  #vm: AdmittedVm | undefined;
+  #vm: OpenedFor | undefined;
   #opening: SourceOpening | undefined;
   #opened: SourceOpened = { session: new Uint8Array(0), bulkPort: 0, faultPort: 0 };
   #final = false;
@@ -46,11 +51,27 @@ export class SourceSide {
    * Opens it for the first time. Where its VM stands still already this waits until the memory is final, else not: `awaitFinal` does.
    * @throws PagewakeError
    */
-  async open(vm: AdmittedVm): Promise<SourceOpened> {
+  async open(vm: OpenedFor): Promise<SourceOpened> {
     this.#vm = vm;
     const opening = await this.#openOnce(vm);
     if (opening.paused) await opening.final;
     return this.#opened;
+  }
+
+  /**
+   * The same for a guest that waits already: as often as it takes.
+   * @throws PagewakeError what the source refused, or that nobody waits any more
+   */
+  async openPatiently(vm: OpenedFor): Promise<SourceOpened> {
+    for (;;) {
+      try {
+        return await this.open(vm);
+      } catch (error) {
+        if (this.#stopped || !(error instanceof PagewakeError) || !isRecoverable(error)) throw error;
+        this.#log.warn({ error: error.message }, 'the source does not answer; faults wait, trying again');
+        await sleep(TRY_AGAIN_MS);
+      }
+    }
   }
 
   /** The VM is known to stand still. */
@@ -97,7 +118,17 @@ export class SourceSide {
     this.#session.close();
   }
 
-  async #openOnce(vm: AdmittedVm): Promise<SourceOpening> {
+  /** The same where nothing hangs on it any more but that the source may be told so. */
+  async openIfThere(vm: OpenedFor): Promise<void> {
+    try {
+      await this.open(vm);
+    } catch (error) {
+      if (!(error instanceof PagewakeError)) throw error;
+      this.#log.warn({ error: error.message }, 'the source cannot be opened, and need not be');
+    }
+  }
+
+  async #openOnce(vm: OpenedFor): Promise<SourceOpening> {
     // Once final the memory does not change: the zeros are the same, and a source whose VM runs has broken its word.
     const onZero: OnZero = this.#final ? noZeros : (first, count) => vm.noteZero(first, count);
     const opening = await this.#session.open(vm.layout, onZero, !this.#final);

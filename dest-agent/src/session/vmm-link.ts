@@ -25,6 +25,8 @@ export interface ReceivedOffer {
 }
 
 export interface VmmEvents {
+  /** Throws HandshakeError where this is not whom we wait for: it is sent away with those words, and the next one may come. */
+  onCandidate?(candidate: ReceivedOffer): void;
   onOffer(received: ReceivedOffer): void;
   onMessage(message: VmmMessage): void;
   /** What the VMM sent could not be understood; the connection is closed. */
@@ -137,11 +139,12 @@ export class VmmLink {
     // Our own ends with a newline; Firecracker's array ends with itself.
     if (end < 0 && !(first === '[' && text.trimEnd().endsWith(']'))) return;
     const offer = parseHandshake(end < 0 ? text : text.slice(0, end), this.#early.descriptors.length);
+    const received = { offer, descriptors: this.#early.descriptors, pid: this.#vmm?.peer().pid ?? 0 };
+    this.#events.onCandidate?.(received);
     clearTimeout(this.#timer);
     this.#dialect = offer.dialect;
-    const taken = this.#early.descriptors;
     this.#early = { text: '', descriptors: [] };
-    this.#events.onOffer({ offer, descriptors: taken, pid: this.#vmm?.peer().pid ?? 0 });
+    this.#events.onOffer(received);
     if (end >= 0) this.#onLines(text.slice(end + 1));
   }
 

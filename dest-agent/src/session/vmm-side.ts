@@ -33,6 +33,7 @@ export class VmmSide {
     this.#log = log;
     this.#events = events;
     this.#link = new VmmLink({
+      onCandidate: (candidate) => wanted.continuity.admit(candidate),
       onOffer: (received) => {
         this.#offered = true;
         events.onOffer(received);

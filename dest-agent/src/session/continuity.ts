@@ -1,0 +1,255 @@
+/**
+ * One migration over the death of its agent: what is written down before it is needed, and what the next agent makes of it. Only a VMM that hands the very
+ * same memory over again goes on: in any other what the ledger calls present would be zeros.
+ */
+import { fstatSync, readlinkSync } from 'node:fs';
+import { GuestLayout, HandshakeError, orderByName, type VmmOffer } from '@pagewake/core';
+import { PAGE, PageLedger } from '../adapters/ledger.ts';
+import type { OfferedMemory } from '../adapters/offered-memory.ts';
+import { ErrorReason, messageOf, PagewakeError, type Logger } from '../kit.ts';
+import { beganAt, ProcessEnd } from './process-end.ts';
+import { STAGE, type HandedOver, type RecordKeeper } from './record.ts';
+import type { ReceivedOffer } from './vmm-link.ts';
+
+/** The ledger of a VM, and which of its pages may be in the memory although they are called missing. */
+export interface Ledgered {
+  readonly ledger: PageLedger;
+  readonly inDoubt: readonly number[];
+}
+
+export interface ContinuityEvents {
+  /** The VMM that the agent before this one had is gone. */
+  onVmmGone(): void;
+  /** The VM was whole, and its VMM does not come: it was told. */
+  onNobody(): void;
+}
+
+/** A VMM that was not told that it is whole comes back sooner than this. */
+const COMES_BACK_MS = 5000;
+
+export class Continuity {
+  readonly #keeper: RecordKeeper;
+  readonly #log: Logger;
+  /** The agent before this one had it. */
+  readonly adopted: boolean;
+  #ledger: PageLedger | undefined;
+  #vmmEnd: ProcessEnd | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(keeper: RecordKeeper, adopted: boolean, log: Logger) {
+    this.#keeper = keeper;
+    this.#log = log;
+    this.adopted = adopted;
+  }
+
+  /** The VMM may come from now on. Whoever asked for this migration is told so next, so the next agent has to know of it. */
+  begin(events: ContinuityEvents): void {
+    const { memory } = this.#keeper.record;
+    if (!this.adopted) this.#keeper.update({});
+    if (!this.adopted || !memory) return;
+    if (this.stage === STAGE.givenBack) {
+      this.#timer = setTimeout(() => events.onNobody(), COMES_BACK_MS);
+      return;
+    }
+    if (memory.dialect === 'firecracker' && this.goesOn)
+      this.#log.error(
+        { pid: memory.pid },
+        'this VMM cannot hand its memory over a second time, so its guest waits for ever: end it',
+      );
+    if (memory.pid === 0 || memory.pidNamespace !== pidNamespace()) return;
+    this.#vmmEnd = new ProcessEnd(
+      memory.pid,
+      () => events.onVmmGone(),
+      () => undefined,
+      memory.began,
+    );
+  }
+
+  /** What a VMM offers, as it is to be looked at: what an agent has filled is not empty, and not to be thrown away. */
+  seen(offer: VmmOffer): VmmOffer {
+    return this.goesOn ? { ...offer, content: 'live' } : offer;
+  }
+
+  /** The memory that the agent before this one had, in the source's order. */
+  get layout(): GuestLayout | undefined {
+    const { memory, regionNames } = this.#keeper.record;
+    return memory && orderByName(new GuestLayout(memory.regions), regionNames);
+  }
+
+  /** What the agent before this one ended the migration with, where it may not have come to tell everybody. */
+  get givenUp(): PagewakeError | undefined {
+    const { givenUp } = this.#keeper.record;
+    return givenUp && new PagewakeError(givenUp.reason, givenUp.message);
+  }
+
+  /** How far the agent before this one came, by the ledger that it left. Undefined: no VMM had handed anything over. */
+  get stage(): number | undefined {
+    return this.adopted && this.#keeper.record.memory ? this.#left().stage : undefined;
+  }
+
+  /**
+   * Looks at a VMM that offers its memory.
+   * @throws HandshakeError where it is not the one whose memory was being filled; that one may still come
+   */
+  admit(received: ReceivedOffer): void {
+    const { memory } = this.#keeper.record;
+    const other = this.goesOn && memory ? whyAnother(memory, handedOver(received)) : undefined;
+    if (other !== undefined)
+      throw new HandshakeError(
+        `this is not the memory that this migration was filling when its agent died (${other}); a VMM that was started anew cannot go on with it`,
+      );
+  }
+
+  /** This memory, or some of it, has been filled by the agent before this one. */
+  get goesOn(): boolean {
+    return (this.stage ?? STAGE.held) !== STAGE.held;
+  }
+
+  /**
+   * The VM's ledger: new, or as it was left and put right by what the memory holds. Written down with the memory, before anything can come into it.
+   * @throws PagewakeError INTERNAL where that cannot be
+   */
+  ledgerFor(received: ReceivedOffer, layout: GuestLayout, memory: OfferedMemory): Ledgered {
+    this.#stopWaiting();
+    if (this.goesOn) return this.#recover(layout, memory);
+    this.#ledger?.close();
+    try {
+      this.#ledger = PageLedger.create(layout.pageCount, this.#keeper.ledgerPath);
+      this.#keeper.update({ memory: handedOver(received) });
+    } catch (error) {
+      throw new PagewakeError(ErrorReason.INTERNAL, `cannot write to the state folder: ${messageOf(error)}`);
+    }
+    return { ledger: this.#ledger, inDoubt: [] };
+  }
+
+  /** It will not be: whoever takes this up after a crash has to tell. */
+  giveUp(error: PagewakeError): void {
+    this.#write(() => this.#keeper.update({ givenUp: { reason: error.reason, message: error.message } }));
+  }
+
+  /** Over, and told. */
+  end(): void {
+    this.stop();
+    this.#write(() => this.#keeper.remove());
+  }
+
+  /** This agent lets go of it; the next one may take it up. */
+  stop(): void {
+    this.#stopWaiting();
+    this.#ledger?.close();
+  }
+
+  /** At the end nobody is helped by an error: what the record would have told the next agent is being told now. */
+  #write(act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      this.#log.error({ error: messageOf(error) }, 'the state folder cannot be written');
+    }
+  }
+
+  #stopWaiting(): void {
+    clearTimeout(this.#timer);
+    this.#vmmEnd?.stop();
+  }
+
+  /** What the last agent knew of the pages. Where that is lost nobody can tell what is missing from what was given back: then the guest is ended. */
+  #left(): PageLedger {
+    if (this.#ledger) return this.#ledger;
+    const path = this.#keeper.ledgerPath;
+    const pages = (this.#keeper.record.memory?.regions ?? []).reduce(
+      (sum, r) => sum + r.sizeBytes / r.pageSizeBytes,
+      0,
+    );
+    try {
+      const ledger = PageLedger.open(path);
+      if (ledger.pageCount === pages) return (this.#ledger = ledger);
+      ledger.close();
+      throw new Error(`it knows of ${ledger.pageCount} pages, the VM has ${pages}`);
+    } catch (error) {
+      const why = new PagewakeError(
+        ErrorReason.INTERNAL,
+        `what the agent before this one knew of the pages is lost: ${messageOf(error)}`,
+      );
+      this.#log.error(
+        { error: messageOf(error) },
+        'what the agent before this one knew of the pages is lost; its guest cannot go on',
+      );
+      const ledger = PageLedger.create(pages, path);
+      ledger.stage = STAGE.live;
+      this.giveUp(why);
+      return (this.#ledger = ledger);
+    }
+  }
+
+  #recover(layout: GuestLayout, memory: OfferedMemory): Ledgered {
+    const ledger = this.#left();
+    const before = ledger.counts();
+    const inDoubt: number[] = [];
+    for (const region of layout.regions) {
+      const held = memory.heldPages(region);
+      const { firstLedgerPage: first, pageCount } = region;
+      if (held === undefined) {
+        for (let page = first; page < first + pageCount; page++)
+          if (ledger.state(page) === PAGE.requested) inDoubt.push(page);
+        ledger.recover(first, pageCount, 'unknown');
+        continue;
+      }
+      let next = 0;
+      for (const run of held) {
+        ledger.recover(first + next, run.firstPage - next, 'absent');
+        ledger.recover(first + run.firstPage, run.pageCount, 'held');
+        next = run.firstPage + run.pageCount;
+      }
+      ledger.recover(first + next, pageCount - next, 'absent');
+    }
+    this.#log.info(
+      { before, after: ledger.counts(), inDoubt: inDoubt.length },
+      'goes on where the agent before this one stopped',
+    );
+    if (ledger.diedReading)
+      this.#log.warn(
+        'the agent before this one died while it read what the guest gives back: such a range may come back with its old content',
+      );
+    return { ledger, inDoubt };
+  }
+}
+
+function handedOver({ offer, descriptors, pid }: ReceivedOffer): HandedOver {
+  return {
+    dialect: offer.dialect,
+    pid,
+    began: beganAt(pid) ?? '',
+    pidNamespace: pidNamespace(),
+    files: descriptors.filter((_, index) => offer.descriptors[index] !== 'uffd').map((fd) => identityOf(fd)),
+    regions: offer.layout.regions.map(({ address, sizeBytes, offset, pageSizeBytes, file, fileOffset, name }) => ({
+      address,
+      sizeBytes,
+      offset,
+      pageSizeBytes,
+      file,
+      fileOffset,
+      name,
+    })),
+  };
+}
+
+function identityOf(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+const pidNamespace = (): string => readlinkSync('/proc/self/ns/pid');
+
+/** What tells that this memory is not that one; undefined where nothing does. */
+function whyAnother(was: HandedOver, is: HandedOver): string | undefined {
+  const sameNamespace = was.pidNamespace === is.pidNamespace;
+  if (sameNamespace && (was.pid !== is.pid || was.began !== is.began))
+    return `process ${is.pid} is not process ${was.pid} of then`;
+  const visible = sameNamespace && was.pid !== 0;
+  if (!visible && was.files.length === 0)
+    return 'nothing tells whose memory it is, without its process and without a file';
+  if (was.files.join() !== is.files.join()) return 'its memory files are others';
+  if (JSON.stringify(was.regions) !== JSON.stringify(is.regions)) return 'its regions are others';
+  return undefined;
+}
