@@ -3,8 +3,23 @@ import type { PagewakeError } from '@pagewake/agent-kit';
 import type { Migration } from '@pagewake/proto';
 import type { MigrationPhase } from './phase.ts';
 
-/** One thing done on the way, in the order in which they happen; `scan` and `save` run side by side. */
-export type Step = 'check' | 'register' | 'start' | 'pause' | 'scan' | 'save' | 'start-destination' | 'release';
+/**
+ * One thing done on the way, in the order in which they happen. `hand-over` and `arm`: where the VMM gives its memory before its guest stops.
+ * `settle` is the part of `pause` after the guest has stopped: with it the blackout begins. `scan` and `save` run side by side.
+ */
+export type Step =
+  | 'check'
+  | 'register'
+  | 'start'
+  | 'hand-over'
+  | 'arm'
+  | 'pause'
+  | 'settle'
+  | 'scan'
+  | 'save'
+  | 'start-destination'
+  | 'release'
+  | 'end-source';
 
 export type MigrationEvent =
   /** A phase began. `ms` is how long the one before it took. */

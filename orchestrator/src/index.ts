@@ -2,7 +2,9 @@
 export { connectDestination, connectSource } from './agents.ts';
 export type { Agent, AgentOptions, CallLimits, DestinationAgent, SourceAgent } from './agents.ts';
 export { GuestNeverRan } from './drivers/driver.ts';
-export type { SourceMemory, VmmDriver, VmmInstant, VmState } from './drivers/driver.ts';
+export type { EarlyHandOver, SourceMemory, VmmDriver, VmmInstant, VmState } from './drivers/driver.ts';
+export { QemuDriver } from './drivers/qemu.ts';
+export type { QemuOptions } from './drivers/qemu.ts';
 export { SnapshotDriver } from './drivers/snapshot.ts';
 export type { SnapshotOptions } from './drivers/snapshot.ts';
 export { TestVmmDriver } from './drivers/testvmm.ts';

@@ -23,7 +23,7 @@ function changed(stage: Stage, changes: Partial<VmmDriver>): VmmDriver {
     describe: () => driver.describe(),
     check: (signal) => driver.check(signal),
     describeMemory: (signal) => driver.describeMemory(signal),
-    pauseSource: () => driver.pauseSource(),
+    pauseSource: (onStop) => driver.pauseSource(onStop),
     resumeSource: () => driver.resumeSource(),
     saveState: () => driver.saveState(),
     startDestination: (state, socket, signal) => driver.startDestination(state, socket, signal),

@@ -1,19 +1,21 @@
 /** One migration from the first call to the last page: the order of things, and nothing slow inside the blackout. */
 import { randomBytes } from 'node:crypto';
 import { trace } from '@opentelemetry/api';
-import { ErrorReason, PagewakeError, parseAddress, UserError } from '@pagewake/agent-kit';
-import { MigrationMode, MigrationPhase as AgentPhase, type Migration as MigrationView } from '@pagewake/proto';
+import { ErrorReason, messageOf, PagewakeError, parseAddress, UserError } from '@pagewake/agent-kit';
+import { MigrationPhase as AgentPhase, type Migration as MigrationView } from '@pagewake/proto';
 import { refuseIfAborted, unlessAborted } from './abort.ts';
 import { connectDestination, connectSource, type DestinationAgent, type SourceAgent } from './agents.ts';
 import { downtimeOf, type Downtime } from './downtime.ts';
-import { GuestNeverRan, type SourceMemory } from './drivers/driver.ts';
+import { GuestNeverRan, type EarlyHandOver, type SourceMemory, type VmmInstant } from './drivers/driver.ts';
 import { AlreadyMigrating, refuseIfMigrating } from './registered.ts';
 import { cancelledByCaller, MigrationError } from './errors.ts';
 import { EventQueue, type MigrationEvent, type Step } from './events.ts';
-import type { MigrateOptions, MigrationResult, Mode } from './options.ts';
+import type { MigrateOptions, MigrationResult } from './options.ts';
 import { PhaseClock, type MigrationPhase } from './phase.ts';
+import { startMigration } from './start.ts';
 import { MigrationTrace } from './tracing.ts';
 import { lastView, leaveAsItIs, unwind, type Situation } from './unwind.ts';
+import { Views } from './views.ts';
 import { errorOf, watchMigration } from './watch.ts';
 
 /** A migration under way. Iterate it for its events, wait for `result`, or both; a failure reaches each of them. */
@@ -39,18 +41,13 @@ export function migrate(options: MigrateOptions): Migration {
 }
 
 const TOKEN_BYTES = 32;
-const START_TIMEOUT_MS = 30_000;
 /** Finding zeros reads all memory that is not a hole: seconds for a large guest on a busy host. */
 const SCAN_TIMEOUT_MS = 300_000;
 const DEFAULT_PROGRESS_MS = 1_000;
 const LEAST_PROGRESS_MS = 50;
 const DEFAULT_LOSS_MS = 60_000;
-
-const MODE: Readonly<Record<Mode, MigrationMode>> = {
-  auto: MigrationMode.UNSPECIFIED,
-  'post-copy': MigrationMode.POST_COPY,
-  eager: MigrationMode.EAGER,
-};
+/** The VMM tries again every moment, and a large guest's registration takes a second at most. */
+const DEFAULT_HAND_OVER_MS = 30_000;
 
 class MigrationRun {
   readonly events = new EventQueue();
@@ -64,6 +61,7 @@ class MigrationRun {
   readonly #steps: { step: Step; ms: number }[] = [];
   readonly #warnings: string[] = [];
   readonly #stopWatching = new AbortController();
+  readonly #views = new Views();
   #checked = false;
   #vmId = '';
   #generation: number | undefined;
@@ -126,6 +124,13 @@ class MigrationRun {
       return driver.describeMemory(this.#signal);
     });
     this.#vmId = this.#agreedVmId(described);
+    const handOver = described.earlyHandOver;
+    if (handOver !== undefined && this.#o.mode === 'eager') {
+      throw new UserError(
+        `${this.#o.driver.describe()}: this VMM runs its guest at once, so its memory cannot come first; leave out eager`,
+        2,
+      );
+    }
     this.#checked = true;
     const token = randomBytes(TOKEN_BYTES);
     const vmId = this.#vmId;
@@ -136,12 +141,37 @@ class MigrationRun {
       });
     });
     this.#generation = generation;
-    const started = await this.#step('start', () => this.#start(generation, token));
+    const { wire } = this.#trace;
+    const started = await this.#step('start', () =>
+      startMigration(this.#destination, this.#o, { vmId, generation, token, handOver, trace: wire }),
+    );
     this.#migrationId = started.migrationId;
     this.#vmmSocket = started.vmmSocket;
     this.#trace.annotate({ 'pagewake.vm.id': vmId, 'pagewake.migration.id': started.migrationId });
     this.events.push({ type: 'started', migrationId: started.migrationId, vmId, generation });
     await this.#openWatch(started.migrationId);
+    if (handOver !== undefined) await this.#step('hand-over', () => this.#untilHandedOver(handOver));
+    await this.#arm();
+  }
+
+  #untilHandedOver(handOver: EarlyHandOver): Promise<void> {
+    const timeoutMs = this.#o.handOverMs ?? DEFAULT_HAND_OVER_MS;
+    return this.#views.untilHandedOver(handOver, { timeoutMs, signal: this.#signal, fails: this.#migrationFails() });
+  }
+
+  /** What costs time the first time: VMMs are made ready, and both links have just been used. */
+  async #arm(): Promise<void> {
+    const { driver } = this.#o;
+    if (driver.arm === undefined) return;
+    const migrationId = this.#migrationId ?? '';
+    const limits = { signal: this.#signal };
+    await this.#step('arm', async () => {
+      await driver.arm?.(this.#signal);
+      await Promise.all([
+        this.#source.call((c, o) => c.list({}, o), limits),
+        this.#destination.call((c, o) => c.get({ migrationId }, o), limits),
+      ]);
+    });
   }
 
   /** Rejects, with `error` unless the source agent knows better. */
@@ -171,33 +201,6 @@ class MigrationRun {
     return vmId;
   }
 
-  async #start(generation: number, token: Uint8Array): Promise<MigrationView> {
-    const { wire } = this.#trace;
-    const request = {
-      migrationId: this.#o.migrationId ?? '',
-      vmId: this.#vmId,
-      sourceAddress: this.#o.sourceFromDestination ?? this.#o.source.address,
-      generation,
-      token,
-      mode: MODE[this.#o.mode ?? 'auto'],
-      ...(wire === undefined ? {} : { trace: wire }),
-    };
-    const limits = { timeoutMs: START_TIMEOUT_MS, signal: this.#signal };
-    const { migration } = await this.#destination
-      .call((c, o) => c.start(request, o), limits)
-      .catch((error: unknown) => {
-        if (!(error instanceof PagewakeError) || error.reason !== ErrorReason.SOURCE_UNREACHABLE) throw error;
-        throw new PagewakeError(
-          error.reason,
-          `the destination agent does not reach the source agent at ${request.sourceAddress} (${error.message}); is that its address from there?`,
-          error.metadata,
-          { cause: error },
-        );
-      });
-    if (migration === undefined) throw new PagewakeError(ErrorReason.INTERNAL, 'Start answered without a migration');
-    return migration;
-  }
-
   /** Resolves with the first view, so that the link is known to be up before the guest is paused. */
   async #openWatch(migrationId: string): Promise<void> {
     const first = new Promise<void>((resolve, reject) => {
@@ -217,6 +220,7 @@ class MigrationRun {
   }
 
   #onView(view: MigrationView): void {
+    this.#views.note(view);
     const interrupted = view.phase === AgentPhase.INTERRUPTED;
     if (interrupted && !this.#interrupted) this.events.push({ type: 'interrupted', error: errorOf(view) });
     if (!interrupted && this.#interrupted && view.phase !== AgentPhase.FAILED) this.events.push({ type: 'recovered' });
@@ -230,10 +234,8 @@ class MigrationRun {
     const { driver } = this.#o;
     const [vmId, generation] = [this.#vmId, this.#generation ?? 0];
     refuseIfAborted(this.#signal);
-    this.#enter('blackout');
     this.#sourcePaused = true;
-    const askedMs = performance.now();
-    const paused = await this.#step('pause', () => driver.pauseSource());
+    const { paused, askedMs, stoppedMs } = await this.#pause();
     // Both need no more than a guest that stands still. Either may fail; the other must have ended before anything is taken back.
     const [scan, save] = await Promise.allSettled([
       this.#step('scan', () =>
@@ -242,24 +244,47 @@ class MigrationRun {
           signal: this.#signal,
         }),
       ),
-      this.#step('save', () => driver.saveState()),
+      driver.saveState === undefined ? undefined : this.#step('save', async () => driver.saveState?.()),
     ]);
     if (scan.status === 'rejected') throw scan.reason;
     if (save.status === 'rejected') throw save.reason;
     this.#found = { dataPages: Number(scan.value.dataPages), zeroPages: Number(scan.value.zeroPages) };
     refuseIfAborted(this.#signal);
     this.#handedOver = true;
-    const resumed = await this.#step('start-destination', () => {
-      const orFailed = new AbortController();
-      const started = driver.startDestination(
-        save.value,
-        this.#vmmSocket,
-        AbortSignal.any([this.#signal, orFailed.signal]),
-      );
-      return Promise.race([started, this.#migrationFails()]).finally(() => orFailed.abort());
-    });
-    this.#downtime = downtimeOf(driver, paused, resumed, performance.now() - askedMs);
+    const resumed = await this.#step('start-destination', () =>
+      this.#unlessItFails((signal) => driver.startDestination(save.value, this.#vmmSocket, signal)),
+    );
+    const nowMs = performance.now();
+    this.#downtime = downtimeOf(driver, paused, resumed, { oursMs: nowMs - stoppedMs, atMostMs: nowMs - askedMs });
     this.#enter('filling');
+  }
+
+  /** The phase changes when the guest stops, which may be some time after it is asked for. */
+  async #pause(): Promise<{ readonly paused: VmmInstant; readonly askedMs: number; readonly stoppedMs: number }> {
+    const askedMs = performance.now();
+    let stoppedMs = askedMs;
+    const onStop = (): void => {
+      stoppedMs = performance.now();
+      if (this.phase === 'preparing') this.#enter('blackout');
+    };
+    const paused = await this.#step('pause', () =>
+      this.#unlessItFails((signal) => this.#o.driver.pauseSource(onStop, signal)),
+    );
+    if (this.phase === 'preparing') onStop();
+    if (this.#o.driver.arm !== undefined) this.#note('settle', performance.now() - stoppedMs);
+    return { paused, askedMs, stoppedMs };
+  }
+
+  /** Ends `work` where the migration fails on the destination, with that error. Once this settles `work` has: nothing is taken back beside it. */
+  async #unlessItFails<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const orFailed = new AbortController();
+    const working = work(AbortSignal.any([this.#signal, orFailed.signal]));
+    try {
+      return await Promise.race([working, this.#migrationFails()]);
+    } finally {
+      orFailed.abort();
+      await working.catch(() => undefined);
+    }
   }
 
   /** Never resolves. A VMM that waits for `ready` may not notice that it will never come. */
@@ -281,6 +306,12 @@ class MigrationRun {
     await this.#step('release', () =>
       this.#source.call((c, o) => c.release({ vmId, generation, force: true }, o)),
     ).catch((error: unknown) => this.#warn(`the source agent keeps VM ${vmId} until it is released: ${String(error)}`));
+    const { driver } = this.#o;
+    if (driver.endSource !== undefined) {
+      await this.#step('end-source', async () => driver.endSource?.()).catch((error: unknown) =>
+        this.#warn(`the source VMM was not ended: ${messageOf(error)}`),
+      );
+    }
     this.#enter('completed');
     return view;
   }
@@ -350,10 +381,13 @@ class MigrationRun {
   async #step<T>(step: Step, work: () => Promise<T>): Promise<T> {
     const beganMs = performance.now();
     const value = await this.#trace.child(step, work);
-    const ms = performance.now() - beganMs;
+    this.#note(step, performance.now() - beganMs);
+    return value;
+  }
+
+  #note(step: Step, ms: number): void {
     this.#steps.push({ step, ms });
     this.events.push({ type: 'step', step, ms });
-    return value;
   }
 
   #warn(message: string): void {

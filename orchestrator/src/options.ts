@@ -29,6 +29,8 @@ export interface MigrateOptions {
   readonly progressIntervalMs?: number | undefined;
   /** How long the destination agent may be silent before the migration is given up as unknown. Default: 60 000. */
   readonly destinationLossMs?: number | undefined;
+  /** How long a VMM that hands its memory over while the guest still runs may take for that. Default: 30 000. */
+  readonly handOverMs?: number | undefined;
   /**
    * Before the guest has moved: everything is taken back and it runs on on the source. Afterwards: the migration goes on without us
    * (`detached`), because there is no way back.
@@ -46,7 +48,10 @@ export interface MigrationResult {
   readonly traceId: string | undefined;
   /** Paused on the source to running on the destination. */
   readonly downtimeMs: number;
-  /** Whose clock that is. The orchestrator's includes the calls to both VMMs, so it is an upper bound. */
+  /**
+   * Whose clock that is. `vmm`: of the VMMs or their one host. The orchestrator's is from what it was told of both sides, so it includes the way
+   * there.
+   */
   readonly downtimeClock: 'vmm' | 'orchestrator';
   /** From the call of `migrate` to the last page and the source's release. */
   readonly totalMs: number;

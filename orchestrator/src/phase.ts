@@ -31,7 +31,8 @@ export type MigrationPhase = RunningPhase | FinalPhase;
 export type FailedPhase = Exclude<FinalPhase, 'completed'>;
 
 const NEXT: Readonly<Record<MigrationPhase, readonly MigrationPhase[]>> = {
-  preparing: ['blackout', 'failed-untouched', 'failed-source-runs'],
+  // The last two: a VMM that was asked to pause, and has not stopped its guest yet as far as we have seen.
+  preparing: ['blackout', 'failed-untouched', 'failed-source-runs', 'failed-source-paused', 'failed-unknown'],
   blackout: [
     'filling',
     'failed-source-runs',

@@ -144,9 +144,10 @@ async function backToSource(s: Situation): Promise<Aftermath> {
     }
   }
   const { generation, migrationId, vmId } = s;
+  // Forced where a VMM has handed its memory over: its guest never ran, so nothing is lost but that VMM.
   if (migrationId !== undefined && !(await cancel(s, false))) {
     const view = await lastView(s);
-    if (view !== undefined && !isFinalView(view))
+    if (view !== undefined && !isFinalView(view) && !(await cancel(s, true)))
       s.warn(`migration ${migrationId} could not be cancelled on the destination`);
   }
   if (generation !== undefined) {

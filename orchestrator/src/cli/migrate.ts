@@ -1,18 +1,15 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { createLogger, startTelemetry, UserError } from '@pagewake/agent-kit';
+import { UserError } from '@pagewake/agent-kit';
 import type { VmmDriver } from '../drivers/driver.ts';
 import { SnapshotDriver } from '../drivers/snapshot.ts';
 import { TestVmmDriver } from '../drivers/testvmm.ts';
-import { migrate } from '../migrate.ts';
-import { MODES, type MigrateOptions, type Mode } from '../options.ts';
+import { MODES, type Mode } from '../options.ts';
 import type { CliContext } from './context.ts';
-import { addTlsOptions, destinationOf, destinationOption, sourceOf, sourceOption, type LinkFlags } from './links.ts';
-import { JsonReport, TextReport } from './report.ts';
+import { addTlsOptions } from './links.ts';
+import { addMigrateQemu } from './migrate-qemu.ts';
+import { addRunOptions, runMigration, type RunFlags } from './run.ts';
 
-interface MigrateFlags extends LinkFlags {
-  readonly vm?: string;
-  readonly id?: string;
-  readonly sourceFromDestination?: string;
+interface MigrateFlags extends RunFlags {
   readonly sourceVmm?: string;
   readonly snapshot?: string;
   readonly state?: string;
@@ -20,7 +17,6 @@ interface MigrateFlags extends LinkFlags {
   readonly destinationVmm?: string;
   readonly stateDir?: string;
   readonly mode: Mode;
-  readonly json?: boolean;
 }
 
 const EXAMPLES = `
@@ -34,13 +30,9 @@ export function addMigrate(program: Command, cli: CliContext): void {
   const command = program
     .command('migrate')
     .description('move a running guest: pause, hand over, run on the destination while its memory follows')
-    .option('--vm <name>', 'the guest; default: what the source VMM calls it')
-    .addOption(sourceOption())
-    .addOption(destinationOption())
-    .option(
-      '--source-from-destination <host:port>',
-      'the source agent as the destination reaches it; default: --source',
-    )
+    // What follows the name of a subcommand is the subcommand's.
+    .enablePositionalOptions();
+  addRunOptions(command)
     .option('--source-vmm <unix:path>', 'control socket of the testvmm that runs the guest')
     .option('--destination-vmm <unix:path>', 'control socket of the testvmm that is to run it')
     .option('--snapshot <file>', 'memory image to start from instead of --source-vmm, on the source agent’s host')
@@ -50,45 +42,18 @@ export function addMigrate(program: Command, cli: CliContext): void {
       '--state-dir <dir>',
       'where the paused guest’s state is put meanwhile; default: a folder of its own in TMPDIR',
     )
-    .option('--id <migration>', 'a name for the migration; default: the destination chooses')
     .addOption(
       new Option('--mode <mode>', 'auto: post-copy where the memory can be trapped').choices(MODES).default('auto'),
-    )
-    .option('--json', 'every event as a JSON line on standard output, the last one the result');
+    );
   addTlsOptions(command)
     .addHelpText('after', EXAMPLES)
-    .action((flags: MigrateFlags) => run(flags, cli));
+    .action((flags: MigrateFlags) => runMigration(driverOf(flags), flags, cli));
+  addMigrateQemu(command, cli);
 }
 
 function wholeNumber(text: string): number {
   if (!/^[1-9]\d{0,3}$/.test(text)) throw new InvalidArgumentError('a whole number from 1 to 9999 is needed.');
   return Number(text);
-}
-
-async function run(flags: MigrateFlags, cli: CliContext): Promise<void> {
-  const options: MigrateOptions = {
-    driver: driverOf(flags),
-    source: sourceOf(flags),
-    destination: destinationOf(flags),
-    sourceFromDestination: flags.sourceFromDestination,
-    vmId: flags.vm,
-    migrationId: flags.id,
-    mode: flags.mode,
-    signal: cli.stop,
-  };
-  const log = createLogger('pagewake migrate', 'warn');
-  const telemetry = await startTelemetry({ serviceName: 'pagewake-orchestrator', log });
-  const report = flags.json === true ? new JsonReport(cli.terminal) : new TextReport(cli.terminal);
-  try {
-    const migration = migrate({ ...options, tracer: telemetry.tracer });
-    for await (const event of migration) report.event(event);
-    report.done(await migration.result);
-  } catch (error) {
-    report.failed(error);
-    throw error;
-  } finally {
-    await telemetry.shutdown();
-  }
 }
 
 function driverOf(flags: MigrateFlags): VmmDriver {

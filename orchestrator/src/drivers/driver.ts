@@ -8,6 +8,20 @@ export interface SourceMemory {
   readonly vmId: string | undefined;
   /** As the source agent will open it. */
   readonly memory: MessageInitShape<typeof MemorySourceSchema>;
+  /**
+   * Given where the destination's VMM hands its memory over while the guest still runs on the source: then nothing is paused before it has.
+   * Such a VMM runs its guest when it is told to and waits for no `ready`, so its memory is always filled by post-copy.
+   */
+  readonly earlyHandOver?: EarlyHandOver;
+}
+
+export interface EarlyHandOver {
+  /** The VMM was started with it, so the agent has to listen there; undefined: the VM's name, and `.sock`. */
+  readonly vmmSocketName: string | undefined;
+  /** The regions of `memory` in their order, as the destination's VMM names them. */
+  readonly regionNames: readonly string[];
+  /** What to look at where no VMM comes, as a question: "is the destination's QEMU started with …?" */
+  question(vmmSocket: string): string;
 }
 
 /** All of a paused guest but its memory. */
@@ -16,9 +30,9 @@ export interface VmState {
   readonly path: string;
 }
 
-/** When something happened, by the VMM's own monotonic clock; undefined: it does not say. */
+/** When something happened, by a clock of the VMM or its host; undefined: it does not say. */
 export interface VmmInstant {
-  readonly monotonicMs: number | undefined;
+  readonly atMs: number | undefined;
 }
 
 export interface VmmDriver {
@@ -38,21 +52,29 @@ export interface VmmDriver {
    */
   sourceState?(): Promise<string | undefined>;
   describeMemory(signal: AbortSignal): Promise<SourceMemory>;
-  /** Resolves once no vCPU and no device touches memory any more. */
-  pauseSource(): Promise<VmmInstant>;
-  /** Also after a `pauseSource` that failed: it may have paused. */
-  resumeSource(): Promise<void>;
-  saveState(): Promise<VmState>;
+  /** The last that can be done while the guest runs: what would only cost time later. Left out by drivers that have nothing of the kind. */
+  arm?(signal: AbortSignal): Promise<void>;
   /**
-   * Starts the guest on the destination: the VMM hands its memory to the agent at `vmmSocket` and waits for `ready`. Resolves once the guest runs.
-   * A rejection that is not a `GuestNeverRan` leaves open whether it does.
+   * Resolves once no vCPU and no device touches memory any more. `onStop` is called when the guest stops; a driver that cannot tell calls it
+   * before it asks for that.
    */
-  startDestination(state: VmState, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant>;
+  pauseSource(onStop: () => void, signal: AbortSignal): Promise<VmmInstant>;
+  /** Also after a `pauseSource` that failed: it may have paused. Resolves once the guest runs on the source. */
+  resumeSource(): Promise<void>;
+  /** Left out by drivers whose VMMs send the state to each other. */
+  saveState?(): Promise<VmState>;
+  /**
+   * Starts the guest on the destination. A VMM that has not handed its memory over yet does that now, to the agent at `vmmSocket`, and waits for
+   * `ready`. Resolves once the guest runs. A rejection that is not a `GuestNeverRan` leaves open whether it does.
+   */
+  startDestination(state: VmState | undefined, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant>;
+  /** After the last page, where the caller wants the source's VMM to end. */
+  endSource?(): Promise<void>;
   /** Removes what the driver left lying about, e.g. the state. Called once, at the end, whichever it was. */
   close(): Promise<void>;
 }
 
-/** The VMM refused, or was never reached: its guest has not run and will not. */
+/** The VMM refused, was never reached, or is gone: its guest has not run and will not. */
 export class GuestNeverRan extends UserError {
   override readonly name = 'GuestNeverRan';
 }

@@ -17,7 +17,7 @@ export interface SnapshotOptions {
   readonly pageSizeBytes?: number | undefined;
 }
 
-const NOW: VmmInstant = { monotonicMs: undefined };
+const NOW: VmmInstant = { atMs: undefined };
 
 export class SnapshotDriver implements VmmDriver {
   readonly sharedClock = false;
@@ -60,7 +60,8 @@ export class SnapshotDriver implements VmmDriver {
     return { vmId: undefined, memory: { kind: { case: 'snapshot', value: { path: this.#memoryFile, regions } } } };
   }
 
-  pauseSource(): Promise<VmmInstant> {
+  pauseSource(onStop: () => void): Promise<VmmInstant> {
+    onStop();
     return Promise.resolve(NOW);
   }
 
@@ -72,7 +73,7 @@ export class SnapshotDriver implements VmmDriver {
     return Promise.resolve({ path: this.#stateFile });
   }
 
-  startDestination(state: VmState, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant> {
+  startDestination(state: VmState | undefined, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant> {
     return this.#destination.start(state, vmmSocket, signal);
   }
 

@@ -49,7 +49,8 @@ export class TestVmmDestination {
     throw new UserError(`the destination VMM at ${this.path} has a VM already; start another one`);
   }
 
-  async start(state: VmState, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant> {
+  async start(state: VmState | undefined, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant> {
+    if (state === undefined) throw new Error('a test VMM starts from a state');
     try {
       const reply = await this.#control.command(['load', state.path, vmmSocket], {
         timeoutMs: LOAD_TIMEOUT_MS,
@@ -110,7 +111,8 @@ export class TestVmmDriver implements VmmDriver {
     };
   }
 
-  async pauseSource(): Promise<VmmInstant> {
+  async pauseSource(onStop: () => void): Promise<VmmInstant> {
+    onStop();
     return instant(await this.#source.command(['pause'], { timeoutMs: PAUSE_TIMEOUT_MS }), 'paused_at_ns');
   }
 
@@ -125,7 +127,7 @@ export class TestVmmDriver implements VmmDriver {
     return { path };
   }
 
-  startDestination(state: VmState, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant> {
+  startDestination(state: VmState | undefined, vmmSocket: string, signal: AbortSignal): Promise<VmmInstant> {
     return this.#destination.start(state, vmmSocket, signal);
   }
 
@@ -136,7 +138,7 @@ export class TestVmmDriver implements VmmDriver {
 
 function instant(reply: Reply, field: string): VmmInstant {
   const value = reply[field];
-  return { monotonicMs: typeof value === 'number' ? value / 1e6 : undefined };
+  return { atMs: typeof value === 'number' ? value / 1e6 : undefined };
 }
 
 /** The reply to `memory` as the source agent wants it. Exported for its test. */
