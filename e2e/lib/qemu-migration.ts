@@ -195,6 +195,14 @@ export class Run {
     return line['migration'] as MigrationSummary;
   }
 
+  /** The guest runs on the destination. */
+  async moves(to: Qemu): Promise<void> {
+    const failed = this.cli.exited.then((code) => {
+      if (code !== 0) throw new Error(`pagewake migrate ended with ${code}: ${this.cli.stderr.trim()}`);
+    });
+    await Promise.race([to.qmp.waitFor('RESUME', undefined, MIGRATION_MS), failed]);
+  }
+
   /** @throws Error with its own words where it fails */
   async result(): Promise<Result> {
     const code = await this.cli.exited;

@@ -1,6 +1,7 @@
 /** QEMU as a process of a test: an unmodified binary with its RAM in files, a guest of ours inside, and a monitor that belongs to the test. */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { guestImage, kernelCommandLine, type GuestOptions } from '../qemu/guest.ts';
 import type { QemuParts } from '../qemu/install.ts';
 import type { Host } from './hosts.ts';
@@ -12,6 +13,7 @@ export const SHIM = join(ROOT, 'shim/build/pagewake-shim.so');
 /** RAM files lie on tmpfs, as QEMU's own advice for shared memory has it. */
 const RAM_PARENT = '/dev/shm';
 const START_MS = 20_000;
+const LAST_WORDS_MS = 1000;
 const MAC = '52:54:00:70:77:01';
 
 /** What the guest's RAM is. Only `file` can be migrated by pagewake; the others are there to be refused. */
@@ -158,9 +160,13 @@ async function connected<T>(program: Program, connect: () => Promise<T>): Promis
     } catch (error) {
       // Not there yet, or there and not listening yet.
       const waits = error instanceof Error && 'code' in error;
-      if (!waits || performance.now() > until) throw error;
+      if (!waits || performance.now() > until) {
+        // What it printed at its end says more than that it hung up.
+        await Promise.race([sleep(LAST_WORDS_MS), ended]);
+        throw error;
+      }
     }
-    await Promise.race([new Promise((resolve) => setTimeout(resolve, 10)), ended]);
+    await Promise.race([sleep(10), ended]);
   }
 }
 

@@ -24,10 +24,14 @@ export async function proxyQmp(
     const qemu = connect(qmpPath);
     qemu.pipe(client);
     let last = Promise.resolve();
-    createInterface({ input: client }).on('line', (text) => {
-      // One after the other, as QEMU would take them.
-      last = last.then(async () => void qemu.write(`${JSON.stringify(await meet(JSON.parse(text) as QmpCommand))}\n`));
-    });
+    createInterface({ input: client })
+      .on('line', (text) => {
+        // One after the other, as QEMU would take them.
+        last = last.then(
+          async () => void qemu.write(`${JSON.stringify(await meet(JSON.parse(text) as QmpCommand))}\n`),
+        );
+      })
+      .on('error', () => undefined);
     client.on('close', () => qemu.destroy());
     for (const socket of [client, qemu]) socket.on('error', () => undefined);
   });

@@ -35,7 +35,10 @@ export class Qmp {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
-    createInterface({ input: socket }).on('line', (text) => this.#onLine(JSON.parse(text) as Line));
+    // Both tell of an error; `close` comes after either.
+    createInterface({ input: socket })
+      .on('line', (text) => this.#onLine(JSON.parse(text) as Line))
+      .on('error', () => undefined);
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#closed = true;

@@ -60,12 +60,12 @@ export class Serial extends EventEmitter<{ line: [line: SerialLine] }> {
     const look = (line: SerialLine): void => {
       if (satisfies(line.line)) resolve(line);
     };
-    const closed = (): void => reject(new Error(`the serial console was closed before ${what}`));
+    const last = (): string => JSON.stringify(this.#lines.slice(-5).map((l) => l.line));
+    const closed = (): void => reject(new Error(`the guest is gone before ${what}; its last lines: ${last()}`));
     this.on('line', look);
     this.#socket.on('close', closed);
     const found = past ? this.#lines.find((line) => satisfies(line.line)) : undefined;
     if (found) resolve(found);
-    const last = (): string => JSON.stringify(this.#lines.slice(-3).map((l) => l.line));
     const timer = setTimeout(
       () => reject(new Error(`the guest: no ${what} within ${timeoutMs} ms; its last lines: ${last()}`)),
       timeoutMs,

@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { makeHosts, type Hosts } from '../lib/hosts.ts';
 import { guestWorks, startQemu, type Qemu, type QemuOptions } from '../lib/qemu.ts';
@@ -53,7 +54,8 @@ async function setCapabilities(qemu: Qemu, names: readonly string[]): Promise<vo
 
 const reached = (status: string) => (data: Readonly<Record<string, unknown>>) => data['status'] === status;
 
-async function migrateNatively(from: Qemu, to: Qemu, uri: string, preempt: boolean) {
+/** From being told to until both sides have completed. */
+export async function migrateNatively(from: Qemu, to: Qemu, uri: string, preempt: boolean) {
   const capabilities = ['events', 'postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])];
   await setCapabilities(from, capabilities);
   await setCapabilities(to, [...capabilities, 'postcopy-blocktime']);
@@ -75,8 +77,6 @@ async function migrateNatively(from: Qemu, to: Qemu, uri: string, preempt: boole
     blocktimeMs: info['postcopy-blocktime'],
   };
 }
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** One migration of a guest that was booted for it, verified page by page at its end. */
 export async function runNative(options: NativeOptions): Promise<NativeRun> {
