@@ -1,4 +1,6 @@
 export * from './address.ts';
+export * from './bare-client.ts';
+export * from './bare-server.ts';
 export * from './clock.ts';
 export * from './config.ts';
 export * from './credentials.ts';

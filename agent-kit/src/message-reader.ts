@@ -79,4 +79,12 @@ export function putMessagePrefix(buffer: Buffer, start: number, length: number):
   return at;
 }
 
+/** A message with its prefix, in a buffer of its own. */
+export function framed(message: Uint8Array): Buffer {
+  const buffer = Buffer.allocUnsafe(PREFIX_BYTES + message.length);
+  buffer.set(message, PREFIX_BYTES);
+  putMessagePrefix(buffer, PREFIX_BYTES, message.length);
+  return buffer;
+}
+
 export { PREFIX_BYTES as MESSAGE_PREFIX_BYTES };

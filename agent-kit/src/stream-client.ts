@@ -13,18 +13,15 @@ import { Metadata, status } from '@grpc/grpc-js';
 import { formatAddress } from './address.ts';
 import { KEEPALIVE_MS, linkSecurity, MAX_MESSAGE_BYTES, type ClientLinkOptions } from './credentials.ts';
 import { ErrorReason, fromServiceError, messageOf, PagewakeError } from './errors.ts';
-import { MessageReader, MESSAGE_PREFIX_BYTES, putMessagePrefix } from './message-reader.ts';
+import { framed, MessageReader } from './message-reader.ts';
 
 export interface StreamClientOptions {
-  /** Tried in turn: the next one only where the one before did not answer. */
-  readonly addresses: readonly string[];
+  readonly address: string;
   readonly link: ClientLinkOptions;
   /** `/package.Service/Method`. */
   readonly path: string;
   /** How much the server may send ahead. */
   readonly windowBytes: number;
-  /** For each address but the last. Default: 2000. */
-  readonly connectTimeoutMs?: number;
 }
 
 export interface StreamClientEvents {
@@ -35,7 +32,6 @@ export interface StreamClientEvents {
 }
 
 const OK: number = status.OK;
-const CONNECT_TIMEOUT_MS = 2000;
 
 export class StreamClient {
   readonly #options: StreamClientOptions;
@@ -44,7 +40,6 @@ export class StreamClient {
   #stream: ClientHttp2Stream | undefined;
   /** What was written before there was a connection. */
   #early: Buffer[] = [];
-  #next = 0;
   #over = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -57,23 +52,19 @@ export class StreamClient {
 
   write(message: Uint8Array): void {
     if (this.#over) return;
-    const framed = Buffer.allocUnsafe(MESSAGE_PREFIX_BYTES + message.length);
-    framed.set(message, MESSAGE_PREFIX_BYTES);
-    putMessagePrefix(framed, MESSAGE_PREFIX_BYTES, message.length);
-    if (this.#stream === undefined) this.#early.push(framed);
-    else this.#stream.write(framed);
+    const bytes = framed(message);
+    if (this.#stream === undefined) this.#early.push(bytes);
+    else this.#stream.write(bytes);
   }
 
   /** Ends the call without a word to `onEnd`. */
-  cancel(): void {
+  close(): void {
     this.#over = true;
     this.#close(constants.NGHTTP2_CANCEL);
   }
 
   #connect(): void {
-    const { addresses, link, windowBytes, connectTimeoutMs = CONNECT_TIMEOUT_MS } = this.#options;
-    const address = addresses[this.#next++];
-    if (address === undefined) throw new RangeError('no address to connect to');
+    const { address, link, windowBytes } = this.#options;
     const { at, tls } = linkSecurity(address, link);
     const target = formatAddress(at);
     const settings = { initialWindowSize: windowBytes, enablePush: false };
@@ -88,27 +79,13 @@ export class StreamClient {
             ...(tls.cert === null || tls.key === null ? {} : { cert: tls.cert, key: tls.key }),
           });
     this.#session = session;
-    const last = this.#next === addresses.length;
-    const timer = setTimeout(
-      () => session.destroy(new Error(`no answer within ${connectTimeoutMs} ms`)),
-      connectTimeoutMs,
-    );
-    if (last) clearTimeout(timer);
     session.once('remoteSettings', () => {
-      clearTimeout(timer);
-      if (!this.#over && this.#session === session) this.#open(session);
+      if (!this.#over) this.#open(session);
     });
-    session.on('error', (error: unknown) => {
-      clearTimeout(timer);
-      if (this.#session !== session || this.#over) return;
-      if (this.#stream === undefined && !last) this.#connect();
-      else this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: ${messageOf(error)}`));
-    });
-    session.on('close', () => {
-      clearTimeout(timer);
-      if (this.#session === session)
-        this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: connection closed`));
-    });
+    session.on('error', (error: unknown) =>
+      this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: ${messageOf(error)}`)),
+    );
+    session.on('close', () => this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: connection closed`)));
   }
 
   #open(session: ClientHttp2Session): void {

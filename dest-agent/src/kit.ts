@@ -1,6 +1,7 @@
 /** What the destination agent uses of the agent kit, and the error reasons, under one name. */
 export {
   aborted,
+  BareClient,
   commonFields,
   ErrorReason,
   formatAddress,

@@ -5,9 +5,14 @@ export const COMPRESSIONS = ['auto', 'off', 'lz4'] as const;
 
 const schema = z.object({
   listen: option(z.string().min(1).default('127.0.0.1:7701'), 'where to serve gRPC', 'host:port'),
+  bulkPort: option(
+    z.union([z.literal('same'), z.coerce.number().int().min(0).max(65_535)]).default(0),
+    'port of the bulk lane, on the same host; 0: any that is free; same: that of --listen, where bulk stands in the way of faults',
+    'port',
+  ),
   compression: option(
     z.enum(COMPRESSIONS).default('auto'),
-    'LZ4 on the bulk lane; auto: for ranges whose first pages shrink by 20 % or more',
+    'LZ4 on the bulk lane; auto: where it gets more memory over this link',
     'when',
   ),
   faultCompression: option(

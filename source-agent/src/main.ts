@@ -26,9 +26,10 @@ async function serve(config: SourceConfig, { log, stop }: Life): Promise<number>
   const server = await startServer({ ...config, services: source.services });
   const { host } = parseAddress(server.address, '--listen');
   await source.listenForFaults({ ...config, host, port: config.faultPort });
+  await source.listenForBulk();
   log.info({ address: server.address, security: server.security, tracing: telemetry.enabled }, 'listening');
   await aborted(stop);
-  source.close();
+  await source.close();
   await server.shutdown();
   await telemetry.shutdown();
   log.info('stopped');

@@ -20,8 +20,10 @@ const ROUNDS = 7;
 const folder = mkdtempSync('/dev/shm/pagewake-measure-');
 const log = createLogger('measure', 'silent');
 const telemetry = await startTelemetry({ serviceName: 'measure', log });
-const agent = sourceServices({ compression: 'off', faultCompression: false, faultSpinUs: 0 }, log, telemetry);
-const server = await startServer({ listen: '127.0.0.1:0', services: agent.services });
+const listen = '127.0.0.1:0';
+const config = { listen, bulkPort: 'same', compression: 'off', faultCompression: false, faultSpinUs: 0 } as const;
+const agent = sourceServices(config, log, telemetry);
+const server = await startServer({ listen, services: agent.services });
 const channel = openChannel(server.address);
 const source = createClient(SourceService, channel);
 const destination = createClient(PageService, channel);
@@ -94,7 +96,7 @@ await measure('tmpfs, 8 pages data, 8 pages hole', shared(tmpfsFile('cut', (page
 const every = Math.max(2, Math.floor(pages / 100_000));
 await measure(`tmpfs, a hole every ${String(every)} pages`, shared(tmpfsFile('many', (page) => page % every > 0).path));
 
-agent.close();
+await agent.close();
 channel.close();
 await server.shutdown(0);
 rmSync(folder, { recursive: true });

@@ -11,6 +11,7 @@ import {
   openChannel,
   PagewakeError,
   parseAddress,
+  BareClient,
   StreamClient,
   type ClientLinkOptions,
 } from '../kit.ts';
@@ -110,9 +111,8 @@ export class SourceLink {
   /** @param bulkPort where the source serves bulk; 0: at its address */
   openBulk(session: Uint8Array, bulkPort: number, count: MessageBytes, events: StreamEvents<BulkResponse>): BulkStream {
     const { host } = parseAddress(this.#address, 'source address');
-    // A firewall may know only the one port: bulk is served there too, only on the loop that serves faults.
-    const ofItsOwn = bulkPort === 0 ? [] : [formatAddress({ host, port: bulkPort })];
-    return new BulkStream([...ofItsOwn, this.#address], this.#credentials, session, count, events);
+    const bare = bulkPort === 0 ? undefined : formatAddress({ host, port: bulkPort });
+    return new BulkStream({ bare, grpc: this.#address, link: this.#credentials }, session, count, events);
   }
 
   close(): void {
@@ -164,29 +164,30 @@ export class FaultStream {
 
 const BULK_PATH = methodPath(PageService, PageService.method.bulk);
 
+/** Where the source takes bulk: `bare` first, where it has that. */
+interface BulkAddresses {
+  readonly bare: string | undefined;
+  readonly grpc: string;
+  readonly link: ClientLinkOptions;
+}
+
+/** Beyond that a firewall is in between: bulk is served by the port that is known, too, only slower. */
+const BARE_CONNECT_MS = 2000;
+
 /** The bulk lane's stream. What `onResponse` gets is valid until it returns: the next message takes its place. */
 export class BulkStream {
-  readonly #call: StreamClient;
+  readonly #at: BulkAddresses;
   readonly #count: MessageBytes;
+  readonly #events: StreamEvents<BulkResponse>;
+  #call: { write(message: Uint8Array): void; close(): void };
+  /** What was written before a connection was there; undefined afterwards. */
+  #early: Buffer[] | undefined = [];
 
-  constructor(
-    addresses: readonly string[],
-    link: ClientLinkOptions,
-    session: Uint8Array,
-    count: MessageBytes,
-    events: StreamEvents<BulkResponse>,
-  ) {
+  constructor(at: BulkAddresses, session: Uint8Array, count: MessageBytes, events: StreamEvents<BulkResponse>) {
+    this.#at = at;
     this.#count = count;
-    this.#call = new StreamClient(
-      { addresses, link, path: BULK_PATH, windowBytes: FLOW_CONTROL_WINDOW_BYTES },
-      {
-        onMessage: (message) => {
-          count(message.length);
-          events.onResponse(decoded(message));
-        },
-        onEnd: (error) => events.onEnd(endOf(error)),
-      },
-    );
+    this.#events = events;
+    this.#call = at.bare === undefined ? this.#overGrpc() : this.#bare(at.bare);
     this.#write(encodeBulkRequest({ session, rangeId: 0 }));
   }
 
@@ -195,12 +196,51 @@ export class BulkStream {
   }
 
   cancel(): void {
-    this.#call.cancel();
+    this.#call.close();
   }
 
   #write(message: Buffer): void {
     this.#count(message.length);
-    this.#call.write(message);
+    if (this.#early === undefined) this.#call.write(message);
+    else this.#early.push(message);
+  }
+
+  #bare(address: string): BareClient {
+    const onConnect = (): void => this.#connected();
+    const onMessage = (message: Buffer): void => this.#receive(message);
+    const onEnd = (error: PagewakeError): void => {
+      if (error.reason === ErrorReason.SOURCE_UNREACHABLE) {
+        const early = this.#early ?? [];
+        this.#call = this.#overGrpc();
+        for (const message of early) this.#call.write(message);
+      } else this.#events.onEnd(endOf(error));
+    };
+    const options = { address, link: this.#at.link, connectTimeoutMs: BARE_CONNECT_MS };
+    return new BareClient(options, { onConnect, onMessage, onEnd });
+  }
+
+  #overGrpc(): StreamClient {
+    this.#early = undefined;
+    return new StreamClient(
+      { address: this.#at.grpc, link: this.#at.link, path: BULK_PATH, windowBytes: FLOW_CONTROL_WINDOW_BYTES },
+      {
+        onMessage: (message) => this.#receive(message),
+        onEnd: (error) => this.#events.onEnd(endOf(error)),
+      },
+    );
+  }
+
+  #connected(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const message of early) this.#call.write(message);
+  }
+
+  #receive(message: Buffer): void {
+    this.#count(message.length);
+    const response = decoded(message);
+    if (response.error === undefined) this.#events.onResponse(response);
+    else throw new PagewakeError(response.error.reason, response.error.message, response.error.metadata);
   }
 }
 

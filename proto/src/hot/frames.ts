@@ -1,4 +1,6 @@
 /** FaultsResponse and BulkResponse: a page frame with an id, written in front of a payload that is where it is, and read as a view. */
+import { fromBinary } from '@bufbuild/protobuf';
+import { ErrorDetailSchema, type ErrorDetail } from '../gen/pagewake/v1/common_pb.js';
 import {
   Encoding,
   type BulkResponse,
@@ -31,6 +33,7 @@ export interface FrameHead {
 const ID = 0x08;
 const FRAME = 0x12;
 const DONE = 0x18;
+const BULK_ERROR = 0x22;
 
 const REGION = 0x08;
 const FIRST_PAGE = 0x10;
@@ -96,6 +99,7 @@ export function decodeBulkResponse(bytes: Uint8Array): BulkResponse {
     if (tag === ID) message.rangeId = reader.uint32();
     else if (tag === FRAME) message.frame = readFrame(reader, message.frame);
     else if (tag === DONE) message.rangeDone = reader.bool();
+    else if (tag === BULK_ERROR) message.error = readError(reader);
     else reader.skip(tag);
   }
   return message;
@@ -165,4 +169,14 @@ function readTimings(reader: WireReader, into: Timings | undefined): Timings {
   }
   reader.leave(outer);
   return timings;
+}
+
+/** Comes once at most, so protobuf-es may read it. */
+function readError(reader: WireReader): ErrorDetail {
+  const bytes = reader.view();
+  try {
+    return fromBinary(ErrorDetailSchema, bytes);
+  } catch (error) {
+    throw new RangeError('an error that cannot be read', { cause: error });
+  }
 }

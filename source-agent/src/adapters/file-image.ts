@@ -1,9 +1,9 @@
 /** Guest memory in files: shared memory with a name (tmpfs, a memfd as /proc/PID/fd/N), or snapshots, sparse or not. */
 import { fstatSync } from 'node:fs';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
-import { MemoryFile } from '@pagewake/native';
+import { duplicateDescriptor, MemoryFile } from '@pagewake/native';
 import { checkOverlap, checkRegions, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
-import type { GuestImage, ZeroRunList } from '../domain/guest-image.ts';
+import type { GuestImage, ImageShare, ZeroRunList } from '../domain/guest-image.ts';
 import { longestHoles, MAX_HOLES } from '../domain/holes.ts';
 import { zeroRunList } from '../domain/zero-table.ts';
 import { told } from './outcome.ts';
@@ -168,6 +168,17 @@ class FileImage implements GuestImage {
         throw holesUnknown(index, from.path, from.name, error);
       }
     });
+  }
+
+  share(): ImageShare {
+    const regions = this.#backed.map(({ region: { startBytes, pageCount, pageSizeBytes }, from }) => ({
+      startBytes,
+      pageCount,
+      pageSizeBytes,
+      name: from.name,
+      fd: duplicateDescriptor(from.file.fd),
+    }));
+    return { kind: 'files', regions };
   }
 
   close(): void {

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
 import { ProcessMemory } from '@pagewake/native';
 import { checkOverlap, checkRegions, sizeBytes, type PlacedRegion } from '../domain/geometry.ts';
-import type { GuestImage, ZeroRunList } from '../domain/guest-image.ts';
+import type { GuestImage, ImageShare, ZeroRunList } from '../domain/guest-image.ts';
 import { longestHoles, MAX_HOLES } from '../domain/holes.ts';
 import { zeroRunList } from '../domain/zero-table.ts';
 import { told } from './outcome.ts';
@@ -149,6 +149,10 @@ class ProcessImage implements GuestImage {
         throw unreadable(this.#pid, error);
       }
     });
+  }
+
+  share(): ImageShare {
+    return { kind: 'process', pid: this.#pid, regions: this.regions };
   }
 
   close(): void {

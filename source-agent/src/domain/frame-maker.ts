@@ -1,6 +1,6 @@
 /** From a run of pages to what goes into a frame: read, zero check, compression, checksum, and how long each took. */
 import { checkRun } from './geometry.ts';
-import type { GuestImage } from './guest-image.ts';
+import type { Readable } from './guest-image.ts';
 import type { Stretch, ZeroTable } from './zero-table.ts';
 
 export type FrameEncoding = 'zero' | 'raw' | 'lz4';
@@ -50,12 +50,12 @@ interface Looked {
 }
 
 export class FrameMaker {
-  readonly #image: GuestImage;
+  readonly #image: Readable;
   readonly #zeros: ZeroTable;
   readonly #codec: Codec;
   #looked: Looked | undefined;
 
-  constructor(image: GuestImage, zeros: ZeroTable, codec: Codec) {
+  constructor(image: Readable, zeros: ZeroTable, codec: Codec) {
     this.#image = image;
     this.#zeros = zeros;
     this.#codec = codec;

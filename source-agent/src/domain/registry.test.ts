@@ -23,6 +23,10 @@ class FakeImage implements GuestImage {
     if (this.error !== undefined) throw this.error;
     return NO_ZEROS;
   }
+  share(): never {
+    throw new Error('no thread but this one reads it');
+  }
+
   close(): void {
     this.closes++;
   }
@@ -114,7 +118,7 @@ test('once pages were served neither Register nor SetPaused(false) nor Release t
   const registry = new VmRegistry(() => 1);
   const { generation } = ready(registry);
   const session = open(registry, generation);
-  session.vm.pagesServed = 1;
+  session.vm.served.add(1, 0);
   assert.equal(
     reasonOf(() => registry.register('vm', TOKEN, new FakeImage())),
     'PAGES_SERVED',

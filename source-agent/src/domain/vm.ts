@@ -2,6 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
 import type { GuestImage, Region } from './guest-image.ts';
+import { Served } from './served.ts';
 import { Session } from './session.ts';
 import { transition, type VmState } from './vm-state.ts';
 import { ZeroTable } from './zero-table.ts';
@@ -36,9 +37,8 @@ export class Vm {
   readonly registeredAtMs: number;
   readonly regions: readonly Region[];
   readonly image: GuestImage;
-  /** Pages and payload bytes that went into frames of this generation. */
-  pagesServed = 0;
-  payloadBytes = 0;
+  /** Whether its pages may be asked for, and what went into frames of this generation. */
+  readonly served = new Served();
   readonly #tokenDigest: Buffer;
   readonly #keeper: VmKeeper | undefined;
   #state: VmState = 'registered';
@@ -88,6 +88,14 @@ export class Vm {
 
   get state(): VmState {
     return this.#state;
+  }
+
+  get pagesServed(): number {
+    return this.served.pages;
+  }
+
+  get payloadBytes(): number {
+    return this.served.payloadBytes;
   }
 
   get session(): Session | undefined {
@@ -168,12 +176,14 @@ export class Vm {
     if (this.#state === 'completed') return;
     if (this.#state === 'registered') throw this.notPausedError('nothing of it was read');
     this.#move('completed');
+    this.served.open = false;
     this.#keeper?.gone(this);
     this.image.close();
   }
 
   /** This generation is over: fenced by a newer one, or released. */
   retire(why: PagewakeError): void {
+    this.served.open = false;
     this.#endSession(why);
     this.image.close();
   }
@@ -212,6 +222,8 @@ export class Vm {
       // First it is kept and then told: no agent that comes after this one may let the VM run again.
       this.#keeper?.changed(this);
     }
+    // Before the destination is told: its first question must not find it shut.
+    this.served.open = true;
     session.paused();
   }
 

@@ -158,8 +158,7 @@ export class FaultConnection {
   }
 
   #count(vm: Vm, frame: Frame): void {
-    vm.pagesServed += frame.pageCount;
-    vm.payloadBytes += frame.payload.length;
+    vm.served.add(frame.pageCount, frame.payload.length);
   }
 
   #checkServable(): Session {

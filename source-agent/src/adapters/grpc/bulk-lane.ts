@@ -110,7 +110,7 @@ export class BulkLane extends Lane<BulkRequest, BulkResponse> {
   }
 }
 
-function checkRangeSize(range: PageRun, pageSizeBytes: number): void {
+export function checkRangeSize(range: PageRun, pageSizeBytes: number): void {
   const most = pageSizeBytes === SMALL_PAGE_BYTES ? MAX_RANGE_PAGES_4K : MAX_RANGE_PAGES_2M;
   if (range.pageCount <= most) return;
   throw new PagewakeError(

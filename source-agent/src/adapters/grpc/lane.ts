@@ -82,8 +82,7 @@ export abstract class Lane<Q extends { readonly session: Uint8Array }, R> {
    * back, and may be long after `write` where messages queue.
    */
   protected send(message: R, vm: Vm, frame: Frame, buffer: Buffer): void {
-    vm.pagesServed += frame.pageCount;
-    vm.payloadBytes += frame.payload.length;
+    vm.served.add(frame.pageCount, frame.payload.length);
     const more = this.#call.write(message, () => this.context.buffers.give(buffer));
     if (more) return;
     this.#blocked = true;

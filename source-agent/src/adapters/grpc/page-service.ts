@@ -30,6 +30,8 @@ export interface PageServiceOptions {
   readonly faultCompression: boolean;
   /** Where faults are taken on bare connections; 0: nowhere. */
   readonly faultPort: () => number;
+  /** Where bulk is served by a thread of its own; 0: nowhere. */
+  readonly bulkPort: () => number;
   readonly log: Logger;
   readonly onBug: (error: unknown) => void;
 }
@@ -49,7 +51,7 @@ export function pageHandlers(options: PageServiceOptions): Handlers<typeof PageS
     onBug: options.onBug,
   };
   return {
-    open: (call) => open(call, registry, options.faultPort(), log),
+    open: (call) => open(call, registry, { faultPort: options.faultPort(), bulkPort: options.bulkPort() }, log),
 
     faults(call) {
       new FaultLane(call, lanes, { compress: options.faultCompression, tracer: options.tracer }).start();
@@ -100,7 +102,13 @@ function zerosOf(vm: Vm): ZeroTable {
 
 type OpenCall = ServerWritableStream<OpenRequest, OpenResponse>;
 
-async function open(call: OpenCall, registry: VmRegistry, faultPort: number, log: Logger): Promise<void> {
+/** Where lanes are served that have ports of their own. */
+interface LanePorts {
+  readonly faultPort: number;
+  readonly bulkPort: number;
+}
+
+async function open(call: OpenCall, registry: VmRegistry, ports: LanePorts, log: Logger): Promise<void> {
   const { request } = call;
   const protocolVersion = request.protocolVersion;
   if (!SPOKEN_VERSIONS.includes(protocolVersion)) {
@@ -127,7 +135,7 @@ async function open(call: OpenCall, registry: VmRegistry, faultPort: number, log
     generation,
     regions: regionMessages(vm.regions),
     dataPages: BigInt(vm.standstill?.zeros.dataPages ?? 0),
-    faultPort,
+    ...ports,
   };
   await writeMessage(call, create(OpenResponseSchema, { part: { case: 'accepted', value } }));
   await session.untilPaused;

@@ -7,14 +7,12 @@ import { openFaultPort, type FaultPort, type FaultPortOptions } from '../faults/
 import { SlabPool } from '../faults/slab.ts';
 import { ServeTracer } from '../serve-tracer.ts';
 import { VmRecords } from '../vm-records.ts';
-import type { Compression } from './bulk-lane.ts';
+import { BulkHost, type BulkOptions } from '../bulk/host.ts';
 import { openImage } from './memory.ts';
 import { frameMaker, pageHandlers } from './page-service.ts';
 import { sourceHandlers } from './source-service.ts';
 
-export interface ServingOptions {
-  /** LZ4 on the bulk lane. */
-  readonly compression: Compression;
+export interface ServingOptions extends BulkOptions {
   /** LZ4 on the demand lane. */
   readonly faultCompression: boolean;
   /** How long the loop stays awake after a fault, microseconds. */
@@ -25,10 +23,12 @@ export interface SourceServices {
   readonly services: readonly BoundService[];
   /** Takes bare connections of the demand lane on such a port, and has Open tell of it. @throws UserError */
   listenForFaults(options: FaultPortOptions): Promise<void>;
+  /** Gives bulk a port and a thread of its own, where the options do not say otherwise. Rejects with UserError. */
+  listenForBulk(): Promise<void>;
   /** Takes up what the agent before this one served; to be awaited before anybody is let in. */
   restore(): Promise<void>;
   /** Ends every session and closes every image. What is kept in the state folder stays. */
-  close(): void;
+  close(): Promise<void>;
 }
 
 /** The agent's services over a registry of their own; who starts a server puts them behind it. Without a state folder nothing outlives the agent. */
@@ -54,6 +54,7 @@ export function sourceServices(
     spinUs: config.faultSpinUs,
     onBug,
   };
+  let bulk: BulkHost | undefined;
   return {
     services: [
       implement(SourceService, sourceHandlers(registry, records, log), toStatus),
@@ -66,6 +67,7 @@ export function sourceServices(
           compression,
           faultCompression,
           faultPort: () => faultPort?.port ?? 0,
+          bulkPort: () => bulk?.port ?? 0,
           log,
           onBug,
         }),
@@ -76,10 +78,14 @@ export function sourceServices(
     async listenForFaults(options) {
       faultPort = await openFaultPort(options, (socket) => void new FaultConnection(socket, connections));
     },
-    close() {
+    async listenForBulk() {
+      bulk = await BulkHost.start(config, registry, log);
+    },
+    async close() {
       registry.close();
       faultPort?.close();
       tracer.flush();
+      await bulk?.stop();
     },
   };
 }

@@ -1,7 +1,14 @@
 /** Between the domain's plain objects and the messages of the contract. */
 import { create } from '@bufbuild/protobuf';
 import { unixMs } from '@pagewake/agent-kit';
-import { Encoding, PageFrameSchema, SourceVmState, type PageFrame, type RegionGeometry } from '@pagewake/proto';
+import {
+  Encoding,
+  PageFrameSchema,
+  SourceVmState,
+  type FrameHead,
+  type PageFrame,
+  type RegionGeometry,
+} from '@pagewake/proto';
 import type { Frame, FrameEncoding } from '../../domain/frame-maker.ts';
 import type { Region } from '../../domain/guest-image.ts';
 import type { VmState } from '../../domain/vm-state.ts';
@@ -38,6 +45,23 @@ export function frameMessage(frame: Frame, receivedMs: number): PageFrame {
       receivedAtMs: unixMs(receivedMs),
     },
   });
+}
+
+/** The head of a message that carries this frame. */
+export function frameHead(frame: Frame, id: number, done: boolean, receivedMs: number): FrameHead {
+  return {
+    id,
+    done,
+    region: frame.region,
+    firstPage: frame.firstPage,
+    pageCount: frame.pageCount,
+    encoding: ENCODING[frame.encoding],
+    checksum: frame.checksum,
+    queueNs: nanoseconds(frame.beganMs - receivedMs),
+    readNs: nanoseconds(frame.readMs),
+    encodeNs: nanoseconds(frame.encodeMs),
+    receivedAtMs: unixMs(receivedMs),
+  };
 }
 
 /** A wait of more than 4.29 s does not fit the field, and is told as that. */

@@ -139,7 +139,7 @@ export declare type OpenResponse_Accepted = Message<"pagewake.v1.OpenResponse.Ac
   dataPages: bigint;
 
   /**
-   * where Bulk is served, on the same host; 0: on the port of this call
+   * where the messages of Bulk are taken on a bare connection, on the same host; 0: nowhere
    *
    * @generated from field: uint32 bulk_port = 6;
    */
@@ -448,6 +448,13 @@ export declare type BulkResponse = Message<"pagewake.v1.BulkResponse"> & {
    * @generated from field: bool range_done = 3;
    */
   rangeDone: boolean;
+
+  /**
+   * on a bare connection only, and its last message: why it ends
+   *
+   * @generated from field: pagewake.v1.ErrorDetail error = 4;
+   */
+  error?: ErrorDetail | undefined;
 };
 
 /**
@@ -572,7 +579,8 @@ export declare const PageService: GenService<{
     output: typeof FaultsResponseSchema;
   },
   /**
-   * The bulk lane: every outstanding range is one credit that the destination gave.
+   * The bulk lane: every outstanding range is one credit that the destination gave. The same messages go over a bare connection to
+   * `Accepted.bulk_port`, each behind gRPC's prefix; an empty one is a keepalive and answered by an empty one.
    *
    * @generated from rpc pagewake.v1.PageService.Bulk
    */

@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { test, type TestContext } from 'node:test';
+import { BareClient, ErrorReason, framed, parseAddress, type PagewakeError } from '@pagewake/agent-kit';
+import { decodeBulkResponse, encodeBulkRequest, Encoding, type BulkResponse } from '@pagewake/proto';
+import { startAgent, TOKEN, type TestAgent } from '../../../test/agent.ts';
+import { decode, K4, makeMemfd, noise } from '../../../test/guests.ts';
+import { readOpen } from '../../../test/conversation.ts';
+import { Compressor } from './compressor.ts';
+
+const BUDGET = { timeout: 30_000 };
+const PAGES = 256;
+const NOTHING = new Uint8Array(0);
+
+/** A peer of the bulk port: what came, and how it ended. */
+class Peer {
+  readonly came: BulkResponse[] = [];
+  readonly ended: Promise<PagewakeError>;
+  readonly #client: BareClient;
+  #arrived: () => void = () => undefined;
+
+  constructor(t: TestContext, agent: TestAgent, port: number) {
+    const { host } = parseAddress(agent.address, 'address');
+    const { promise, resolve } = Promise.withResolvers<PagewakeError>();
+    this.ended = promise;
+    this.#client = new BareClient(
+      { address: `${host}:${port}`, link: {}, connectTimeoutMs: 5000 },
+      {
+        onConnect: () => undefined,
+        onMessage: (message) => {
+          const response = decodeBulkResponse(Buffer.from(message));
+          if (response.error === undefined) this.came.push(response);
+          else resolve({ reason: response.error.reason } as PagewakeError);
+          this.#arrived();
+        },
+        onEnd: resolve,
+      },
+    );
+    t.after(() => this.#client.close());
+  }
+
+  name(session: Uint8Array): void {
+    this.#client.write(encodeBulkRequest({ session, rangeId: 0 }));
+  }
+
+  ask(rangeId: number, firstPage: number, pageCount: number): void {
+    this.#client.write(encodeBulkRequest({ session: NOTHING, rangeId, range: { region: 0, firstPage, pageCount } }));
+  }
+
+  /** Resolves once a range is done. */
+  async done(rangeId: number): Promise<readonly BulkResponse[]> {
+    while (!this.came.some((r) => r.rangeId === rangeId && r.rangeDone))
+      await new Promise<void>((resolve) => (this.#arrived = resolve));
+    return this.came.filter((r) => r.rangeId === rangeId);
+  }
+}
+
+async function opened(t: TestContext, fill: (write: (page: number, bytes: Buffer) => void) => void) {
+  const agent = await startAgent(t, { bulkPort: 0 });
+  const file = makeMemfd(t, PAGES * K4);
+  fill((page, bytes) => file.write(page * K4, bytes));
+  const regions = [{ geometry: { pageSizeBytes: K4, pageCount: PAGES }, fileOffset: 0n }];
+  const generation = await agent.serve('vm', { kind: { case: 'file', value: { path: file.path, regions } } });
+  const wish = { protocolVersion: 1, vmId: 'vm', generation, token: TOKEN, destinationId: 'd' };
+  const { accepted } = await readOpen(agent.pages.open(wish));
+  assert(accepted.bulkPort > 0, 'Accepted names no bulk port');
+  const peer = new Peer(t, agent, accepted.bulkPort);
+  return { agent, generation, session: accepted.session, peer, bulkPort: accepted.bulkPort };
+}
+
+test('the bulk port gives every page of a range, in page order, verified, zeros without a byte', BUDGET, async (t) => {
+  const { agent, session, peer } = await opened(t, (write) => {
+    for (let page = 0; page < PAGES; page++) if (page < 64 || page >= 128) write(page, noise(page));
+  });
+  peer.name(session);
+  peer.ask(1, 0, 200);
+  peer.ask(2, 200, 56);
+  const frames = [...(await peer.done(1)), ...(await peer.done(2))];
+  let next = 0;
+  for (const { frame } of frames) {
+    assert.equal(frame?.firstPage, next);
+    const bytes = decode(frame);
+    for (let i = 0; i < frame.pageCount; i++) {
+      const page = next + i;
+      const expected = page < 64 || page >= 128 ? noise(page) : Buffer.alloc(K4);
+      assert(bytes.subarray(i * K4, (i + 1) * K4).equals(expected), `page ${page}`);
+    }
+    if (frame.encoding === Encoding.ZERO) assert.equal(frame.payload.length, 0);
+    next += frame.pageCount;
+  }
+  assert.equal(next, PAGES);
+  const { vms } = await agent.source.list({});
+  assert.equal(vms[0]?.pagesServed, BigInt(PAGES));
+});
+
+test(
+  'a session that was not given, a range out of range and a message that is none are told why',
+  BUDGET,
+  async (t) => {
+    const { session, peer, agent, bulkPort } = await opened(t, (write) => write(0, noise(0)));
+    peer.name(Buffer.alloc(16, 9));
+    assert.equal((await peer.ended).reason, ErrorReason.INVALID_ARGUMENT);
+    const second = new Peer(t, agent, bulkPort);
+    second.name(session);
+    second.ask(1, PAGES - 1, 2);
+    assert.equal((await second.ended).reason, ErrorReason.OUT_OF_RANGE);
+    const third = connect({ host: '127.0.0.1', port: bulkPort });
+    const closed = new Promise((resolve) => third.once('close', resolve));
+    third.on('error', () => undefined);
+    third.resume();
+    third.write(Buffer.from([0, 255, 255, 255, 255, 1]));
+    await closed;
+  },
+);
+
+test('a released and a completed session serve nothing more, and say so', BUDGET, async (t) => {
+  const { session, peer, agent, generation } = await opened(t, (write) => write(0, noise(0)));
+  peer.name(session);
+  peer.ask(1, 0, 1);
+  await peer.done(1);
+  await agent.source.release({ vmId: 'vm', generation, force: true });
+  assert.equal((await peer.ended).reason, ErrorReason.UNKNOWN_VM);
+
+  const next = await opened(t, (write) => write(0, noise(0)));
+  next.peer.name(next.session);
+  next.peer.ask(1, 0, 1);
+  await next.peer.done(1);
+  await next.agent.pages.complete({ session: next.session });
+  next.peer.ask(2, 0, 1);
+  assert.equal((await next.peer.ended).reason, ErrorReason.ALREADY_COMPLETED);
+});
+
+test('an empty message is answered by an empty one', BUDGET, async (t) => {
+  const { bulkPort } = await opened(t, (write) => write(0, noise(0)));
+  const socket = connect({ host: '127.0.0.1', port: bulkPort });
+  t.after(() => socket.destroy());
+  const answer = new Promise<Buffer>((resolve) => socket.once('data', resolve));
+  socket.write(framed(NOTHING));
+  assert.deepEqual(await answer, Buffer.alloc(5));
+});
+
+test('LZ4 is kept where the link takes more memory that way, and given up where it does not', () => {
+  for (const [lz4MsPerChunk, kept] of [
+    [1, true],
+    [4, false],
+  ] as const) {
+    let nowMs = 0;
+    const compressor = new Compressor('auto', () => nowMs);
+    let packed = 0;
+    for (let chunk = 0; chunk < 4096; chunk++) {
+      const lz4 = compressor.wants(() => true);
+      if (lz4) packed++;
+      nowMs += lz4 ? lz4MsPerChunk : 2;
+      compressor.sent(256 * 1024);
+    }
+    assert.equal(packed > 2048, kept, `${packed} of 4096`);
+  }
+});
+
+test('content that does not shrink is looked at now and then only', () => {
+  const compressor = new Compressor('auto', () => 0);
+  let looks = 0;
+  for (let chunk = 0; chunk < 1024; chunk++) {
+    compressor.wants(() => {
+      looks++;
+      return false;
+    });
+    compressor.sent(256 * 1024);
+  }
+  assert(looks < 64, `${looks} looks`);
+});
