@@ -1,10 +1,10 @@
 /** The tables on standard output: plain text that can be pasted. */
 import type { PopulateRow, Row } from './rows.ts';
 
-type Cells = readonly string[];
+export type Cells = readonly string[];
 
 /** The first column to the left, numbers to the right. */
-function table(head: Cells, rows: readonly Cells[]): string {
+export function table(head: Cells, rows: readonly Cells[]): string {
   const widths = head.map((_, column) => Math.max(...[head, ...rows].map((cells) => (cells[column] ?? '').length)));
   const line = (cells: Cells): string =>
     cells
