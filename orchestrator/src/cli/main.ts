@@ -67,8 +67,6 @@ function build(cli: CliContext): Command {
     .exitOverride()
     .configureOutput({ writeOut: (text) => cli.terminal.out(text), writeErr: () => undefined })
     .showHelpAfterError(false)
-    // `migrate` and `migrate qemu` have options of the same names.
-    .enablePositionalOptions()
     // A subcommand's subcommand, and what follows it, is its own.
     .enablePositionalOptions()
     .addHelpText('after', EXAMPLES);
