@@ -44,11 +44,10 @@ export async function destServices(
   const stateDir = config.stateDir ?? join(config.vmmSocketDir, '.state');
   const folder = new StateFolder(stateDir, { option: '--state-dir', lock: holdLock, log });
   const factory = new SessionFactory(config, folder, telemetry, log);
-  const registry = new SessionRegistry();
-  const adopted = factory.adopt();
-  for (const session of adopted) registry.add(session);
+  const registry = new SessionRegistry((migrationId) => folder.remove(migrationId));
+  for (const session of factory.adopt()) registry.add(session);
   // What stands in the way of one is its own end, and in its log.
-  await Promise.allSettled(adopted.map((session) => session.prepare()));
+  await Promise.allSettled(registry.active().map((session) => session.prepare()));
   const service = migrationService({
     registry,
     newSession: (migration) => {

@@ -15,7 +15,7 @@ import { create } from '@bufbuild/protobuf';
 import { WatchResponseSchema } from '@pagewake/proto';
 import { ErrorReason, hexId, PagewakeError, toServiceError, UserError } from '../kit.ts';
 import type { TraceIds } from '../lanes/messages.ts';
-import type { SessionRegistry } from '../session/registry.ts';
+import type { KnownMigration, SessionRegistry } from '../session/registry.ts';
 import type { MigrationSession } from '../session/session.ts';
 import { modeFrom, toMigration } from './migration-view.ts';
 
@@ -89,14 +89,14 @@ function check(request: StartRequest): NewMigration {
 }
 
 /** Resolves at the next change, or after the interval, or once the caller has gone. */
-async function nextView(session: MigrationSession, intervalMs: number, gone: AbortSignal): Promise<void> {
+async function nextView(session: KnownMigration, intervalMs: number, gone: AbortSignal): Promise<void> {
   const wait = AbortSignal.any([gone, AbortSignal.timeout(intervalMs)]);
   await once(session, 'change', { signal: wait }).catch(() => undefined);
 }
 
 export function migrationService(options: MigrationServiceOptions): BoundService {
   const { registry } = options;
-  const view = (session: MigrationSession) => ({ migration: toMigration(session.snapshot()) });
+  const view = (session: KnownMigration) => ({ migration: toMigration(session.snapshot()) });
   const sessionOf = (migration: NewMigration): MigrationSession => {
     try {
       return options.newSession(migration);

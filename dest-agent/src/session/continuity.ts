@@ -8,7 +8,7 @@ import { PAGE, PageLedger } from '../adapters/ledger.ts';
 import type { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, messageOf, PagewakeError, type Logger } from '../kit.ts';
 import { beganAt, ProcessEnd } from './process-end.ts';
-import { STAGE, type HandedOver, type RecordKeeper } from './record.ts';
+import { STAGE, type Ended, type HandedOver, type RecordKeeper } from './record.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
 
 /** The ledger of a VM, and which of its pages may be in the memory although they are called missing. */
@@ -128,9 +128,9 @@ export class Continuity {
   }
 
   /** Over, and told. */
-  end(): void {
+  end(ended: Ended): void {
     this.stop();
-    this.#write(() => this.#keeper.remove());
+    this.#write(() => this.#keeper.end(ended));
   }
 
   /** This agent lets go of it; the next one may take it up. */

@@ -16,7 +16,9 @@ import {
 } from '../kit.ts';
 import { recordFault, recordMigration } from '../telemetry/spans.ts';
 import { Continuity } from './continuity.ts';
+import { EndedMigration } from './ended.ts';
 import { migrationRecord, RecordKeeper, type MigrationRecord } from './record.ts';
+import type { KnownMigration } from './registry.ts';
 import { MigrationSession } from './session.ts';
 
 /** A Unix socket's path fits into 107 bytes (sockaddr_un). */
@@ -67,9 +69,15 @@ export class SessionFactory {
   }
 
   /** A record that makes no sense is told of and passed over: the others' guests wait. */
-  adopt(): MigrationSession[] {
-    const adopted: MigrationSession[] = [];
-    for (const { name, record } of this.#folder.read(migrationRecord)) {
+  adopt(): KnownMigration[] {
+    const adopted: KnownMigration[] = [];
+    const found = this.#folder.read(migrationRecord);
+    found.sort((a, b) => (a.record.ended?.atMs ?? 0) - (b.record.ended?.atMs ?? 0));
+    for (const { name, record } of found) {
+      if (record.ended) {
+        adopted.push(new EndedMigration(name, record, record.ended));
+        continue;
+      }
       try {
         adopted.push(this.#session(name, record, true));
         this.#log.info({ migration: name, vm: record.vmId }, 'taken up from the agent before this one');

@@ -9,10 +9,11 @@ interface Events {
 }
 
 export class PhaseMachine extends EventEmitter<Events> {
-  #phase: Phase = 'preparing';
+  #phase: Phase;
 
-  constructor() {
+  constructor(phase: Phase = 'preparing') {
     super();
+    this.#phase = phase;
     // One listener a watcher, and there may be many.
     this.setMaxListeners(0);
   }

@@ -1,4 +1,5 @@
 /** What is kept of a migration for the agent that comes after this one, should this one die. */
+import type { Tier } from '@pagewake/core';
 import { z } from 'zod';
 import { ErrorReason, type StateFolder } from '../kit.ts';
 
@@ -11,6 +12,14 @@ export const STAGE = {
   /** The kernel has the ranges back: the VM is whole. */
   givenBack: 2,
 } as const;
+
+const TIERS = [
+  'guest-memfd-full',
+  'guest-memfd-eager',
+  'memfd-userfault',
+  'memfd',
+  'anonymous',
+] as const satisfies readonly Tier[];
 
 const region = z.strictObject({
   address: z.int(),
@@ -36,6 +45,26 @@ const handedOver = z.strictObject({
 const traceId = z.string().regex(/^[0-9a-f]{32}$/);
 const spanId = z.string().regex(/^[0-9a-f]{16}$/);
 
+const count = z.number();
+const counters = z.record(z.string(), count);
+
+/** How it ended: what Get and Watch say of it, also to an orchestrator that was looking the other way when the agent died. */
+const ended = z.strictObject({
+  phase: z.enum(['completed', 'failed', 'cancelled']),
+  error: z
+    .strictObject({ reason: z.enum(ErrorReason), message: z.string(), metadata: z.record(z.string(), z.string()) })
+    .optional(),
+  tier: z.enum(TIERS).optional(),
+  mode: z.enum(['post-copy', 'eager']).optional(),
+  modeReason: z.string(),
+  fillingMs: count,
+  linkLosses: count,
+  ledger: z.strictObject({ total: count, unresolved: count, zeroAtOpen: count, removed: count }),
+  faults: counters,
+  bulk: counters,
+  atMs: count,
+});
+
 export const migrationRecord = z.strictObject({
   vmId: z.string().min(1),
   sourceAddress: z.string().min(1),
@@ -50,9 +79,11 @@ export const migrationRecord = z.strictObject({
   memory: handedOver.optional(),
   /** Given up, and nobody knows whether everybody has been told: whoever takes this up tells them. */
   givenUp: z.strictObject({ reason: z.enum(ErrorReason), message: z.string() }).optional(),
+  ended: ended.optional(),
 });
 
 export type MigrationRecord = z.output<typeof migrationRecord>;
+export type Ended = z.output<typeof ended>;
 /** The memory that was handed over, and by whom. */
 export type HandedOver = z.output<typeof handedOver>;
 
@@ -81,8 +112,9 @@ export class RecordKeeper {
     this.#folder.write(this.#name, this.#record);
   }
 
-  /** The migration is over, and everybody who has to know it does. */
-  remove(): void {
+  /** The migration is over, and everybody who has to know it does: only how it ended is kept, and nothing that opens a source. */
+  end(ended: Ended): void {
     this.#folder.remove(this.#name);
+    this.update({ ended, tokenHex: '' });
   }
 }

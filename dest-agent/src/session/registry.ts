@@ -1,12 +1,21 @@
 /** The migrations of this agent: those under way, and the last that ended. */
 import { isFinal } from '@pagewake/core';
 import { ErrorReason, PagewakeError } from '../kit.ts';
-import type { MigrationSession } from './session.ts';
+import type { EndedMigration } from './ended.ts';
+import { MigrationSession } from './session.ts';
+
+export type KnownMigration = MigrationSession | EndedMigration;
 
 const KEPT_AFTER_END = 100;
 
 export class SessionRegistry {
-  readonly #sessions = new Map<string, MigrationSession>();
+  readonly #sessions = new Map<string, KnownMigration>();
+  readonly #onForgotten: (migrationId: string) => void;
+
+  /** @param onForgotten a migration that ended long ago is not known any more */
+  constructor(onForgotten: (migrationId: string) => void = () => undefined) {
+    this.#onForgotten = onForgotten;
+  }
 
   /** @throws PagewakeError MIGRATION_EXISTS where the id is taken or the VM is being migrated already */
   check(migrationId: string, vmId: string): void {
@@ -38,12 +47,12 @@ export class SessionRegistry {
   }
 
   /** After the checks, in the same turn. */
-  add(session: MigrationSession): void {
+  add(session: KnownMigration): void {
     this.#sessions.set(session.migrationId, session);
     this.#forget();
   }
 
-  get(migrationId: string): MigrationSession {
+  get(migrationId: string): KnownMigration {
     const session = this.#sessions.get(migrationId);
     if (!session)
       throw new PagewakeError(ErrorReason.UNKNOWN_MIGRATION, `there is no migration ${migrationId} on this agent`, {
@@ -52,17 +61,21 @@ export class SessionRegistry {
     return session;
   }
 
-  all(): MigrationSession[] {
+  all(): KnownMigration[] {
     return [...this.#sessions.values()];
   }
 
   active(): MigrationSession[] {
-    return this.all().filter((session) => !isFinal(session.phase));
+    return this.all().filter(
+      (session): session is MigrationSession => session instanceof MigrationSession && !isFinal(session.phase),
+    );
   }
 
   #forget(): void {
     const ended = this.all().filter((session) => isFinal(session.phase));
-    for (const session of ended.slice(0, Math.max(0, ended.length - KEPT_AFTER_END)))
-      this.#sessions.delete(session.migrationId);
+    for (const { migrationId } of ended.slice(0, Math.max(0, ended.length - KEPT_AFTER_END))) {
+      this.#sessions.delete(migrationId);
+      this.#onForgotten(migrationId);
+    }
   }
 }

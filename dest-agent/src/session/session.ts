@@ -8,6 +8,7 @@ import { ErrorReason, PagewakeError, reasonName } from '../kit.ts';
 import { BULK_COUNTERS, FAULT_COUNTERS } from '../lanes/counters.ts';
 import type { FromLane, SourceOpened } from '../lanes/messages.ts';
 import { Alarms } from './alarms.ts';
+import { endedOf } from './ended.ts';
 import { poisonOrKill } from './ending.ts';
 import { fromLane } from './lane.ts';
 import { Lanes } from './lanes.ts';
@@ -369,15 +370,14 @@ export class MigrationSession extends PhaseMachine {
   }
 
   #release(): Promise<void> {
-    this.#ending ??= this.#releaseOnce();
-    return this.#ending;
+    return (this.#ending ??= this.#releaseOnce());
   }
 
   async #releaseOnce(): Promise<void> {
     await this.#lanes.terminate();
     this.#vmm.close();
     this.#source.close();
-    if (this.over) this.#o.continuity.end();
+    if (this.over) this.#o.continuity.end(endedOf(this.snapshot()));
     else this.#o.continuity.stop();
   }
 
