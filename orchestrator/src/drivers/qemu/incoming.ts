@@ -31,7 +31,7 @@ export async function listenForState(client: QmpClient, uri: string, limits: Ins
   } catch (error) {
     if (!(error instanceof QmpRefused)) throw error;
     throw new UserError(
-      `${client.who} cannot listen for the guest’s state at ${uri}: ${error.text}; give an address of its host that is free with --migrate-uri (tcp:HOST:PORT; port 0 takes any that is free)`,
+      `${client.who} cannot listen for the guest’s state at ${uri}: ${error.text}; give an address of its host that is free with --dest-migrate-address (HOST:PORT; port 0 takes any that is free)`,
       1,
       { cause: error },
     );
