@@ -193,8 +193,12 @@ export class QemuDriver implements VmmDriver {
   }
 
   async close(): Promise<void> {
-    this.#tidied ??= this.#tidy(undefined);
-    await this.#tidied;
+    try {
+      await (this.#tidied ??= this.#tidy(undefined));
+    } finally {
+      // Also what was opened since, for a look at the source.
+      await this.#hangUp();
+    }
   }
 
   /** Capabilities as they were, and the QMP sockets free for others. `after`: once this switchover is through. */
@@ -208,8 +212,12 @@ export class QemuDriver implements VmmDriver {
       for (const { link, capabilities } of this.#before.splice(0)) await putBack(link, capabilities);
     } finally {
       this.#switchover?.stop();
-      await Promise.all([this.#source.close(), this.#destination.close()]);
+      await this.#hangUp();
     }
+  }
+
+  async #hangUp(): Promise<void> {
+    await Promise.all([this.#source.close(), this.#destination.close()]);
   }
 
   #armed(): Switchover {
@@ -225,7 +233,6 @@ export class QemuDriver implements VmmDriver {
   async #quit(): Promise<void> {
     await this.#tidied?.catch(() => undefined);
     await quit(await this.#source.client());
-    await this.#source.close();
   }
 }
 
