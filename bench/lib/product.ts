@@ -13,6 +13,8 @@ const PAGE_BYTES = 4096;
 const SCAN_MS = 60_000;
 const END_MS = 20_000;
 const END_POLL_MS = 20;
+/** A touch that a neighbour's fault has brought along would be no demand fault. */
+const ALONE = ['--fault-window-pages', '1'];
 const FINAL: readonly MigrationPhase[] = [MigrationPhase.COMPLETED, MigrationPhase.FAILED, MigrationPhase.CANCELLED];
 
 /** A migration that waits for its VMM. */
@@ -41,7 +43,7 @@ export class Product {
   static async start(server: PageServer, folder: string): Promise<Product> {
     const source = await startSourceAgent(LOOPBACK);
     try {
-      return new Product(server.memoryPath, source, await startDestAgent(LOOPBACK, folder));
+      return new Product(server.memoryPath, source, await startDestAgent(LOOPBACK, folder, { flags: ALONE }));
     } catch (error) {
       await source.program.stop();
       throw error;

@@ -1,4 +1,5 @@
 export * from './channel.ts';
+export * from './fault-window.ts';
 export * from './frame.ts';
 export * from './handshake.ts';
 export * from './layout.ts';

@@ -55,7 +55,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
     insecurePlaintext: false,
     traceFaultRatio: 0,
     faultSpinUs: 0,
-    faultWindowPages: 64,
+    faultWindowPages: 1,
   };
   const { services, registry, close } = await destServices(config, log, telemetry);
   const server = await startServer({ listen: '127.0.0.1:0', services });

@@ -134,7 +134,7 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
               answer(
                 fault,
                 script.fault,
-                ({ region, page }) => frameOf(page, 1, Encoding.RAW, { region }),
+                ({ region, page, pageCount }) => frameOf(page, Math.max(1, pageCount), Encoding.RAW, { region }),
                 (frame) => call.write(create(FaultsResponseSchema, { faultId: fault.faultId, frame })),
               );
             }

@@ -92,12 +92,14 @@ export class BulkPeer {
   }
 }
 
-export const honestFault = (fault: FaultOnWire): PageFrame => frameOf(fault.page, 1);
+export const honestFault = (fault: FaultOnWire): PageFrame => frameOf(fault.page, Math.max(1, fault.pageCount));
 export const honestRange = (range: RangeOnWire): PageFrame => frameOf(range.firstPage, range.pageCount);
 
 export interface RigOptions extends ToucherOptions {
   /** Workers of the toucher whose faults are stage-2 faults. */
   readonly vcpus?: readonly number[];
+  /** Most pages that a fault brings along. Default: its own alone. */
+  readonly windowPages?: number;
 }
 
 export interface Rig {
@@ -159,6 +161,7 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
     vcpuThreads: new Set((options.vcpus ?? []).map((worker) => toucher.threads[worker] ?? 0)),
     counters,
     tracer: new FaultTracer(0, UNSAMPLED, () => undefined),
+    tuning: { spinUs: 0, windowPages: options.windowPages ?? 1 },
   });
   const deliver = (message: LaneToLane): void => {
     if (message.type === 'woken') lane.onWoken(message.call, message.pages, message.atMs);

@@ -49,7 +49,7 @@ export function toMigration(s: SessionSnapshot): Migration {
       pagesTotal: BigInt(ledger.total),
       pagesPresent: BigInt(ledger.total - ledger.unresolved),
       pagesByFault: BigInt(faults.pagesInstalled),
-      pagesByPrefetch: BigInt(bulk.pagesInstalled),
+      pagesByPrefetch: BigInt(bulk.pagesInstalled + faults.neighboursInstalled),
       pagesZero: BigInt(ledger.zeroAtOpen),
       pagesRemoved: BigInt(ledger.removed),
       payloadBytes: BigInt(faults.payloadBytes + bulk.payloadBytes),

@@ -35,9 +35,9 @@ export interface FaultOnWire {
   readonly faultId: number;
   readonly region: number;
   readonly page: number;
-  /** More than 1: neighbours from `page` on that nobody waits for yet. */
+  /** Not 0: neighbours from `page` on that nobody waits for yet. */
   readonly pageCount: number;
-  readonly trace: { readonly traceId: Uint8Array; readonly spanId: Uint8Array; readonly flags: number };
+  readonly trace?: { readonly traceId: Uint8Array; readonly spanId: Uint8Array; readonly flags: number };
 }
 
 export interface RangeOnWire {

@@ -2,6 +2,8 @@
  * Counters that a lane writes and the main thread reads, on shared memory so that a hot path sends no message for them. Each block has
  * exactly one writer; a reader may see a count that is one event old, never a torn one (aligned 8-byte stores).
  */
+import type { InstallCall } from '@pagewake/core';
+
 export const FAULT_COUNTERS = [
   'total',
   'userSpace',
@@ -19,6 +21,7 @@ export const FAULT_COUNTERS = [
   'stallMaxUs',
   'removedEvents',
   'pagesInstalled',
+  'neighboursInstalled',
   'payloadBytes',
   'wireBytes',
   'badFrames',
@@ -28,6 +31,16 @@ export const BULK_COUNTERS = ['pagesInstalled', 'payloadBytes', 'wireBytes', 'ba
 
 export type FaultCounter = (typeof FAULT_COUNTERS)[number];
 export type BulkCounter = (typeof BULK_COUNTERS)[number];
+
+/** By the call that resolved it. */
+export const COUNTER_OF_CALL: Readonly<Record<InstallCall, FaultCounter>> = {
+  copy: 'byCopy',
+  zeropage: 'byZeropage',
+  continue: 'byContinue',
+  write: 'byWrite',
+  store: 'byWrite',
+  wake: 'byWake',
+};
 
 export class Counters<Name extends string> {
   readonly buffer: SharedArrayBuffer;

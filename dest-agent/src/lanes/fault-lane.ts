@@ -2,7 +2,6 @@
  * The fault lane: userfaultfd event in, page in place and vCPU running out. It has an event loop to itself; nothing here waits, and nothing
  * here is done that could be done elsewhere.
  */
-import { createHistogram } from 'node:perf_hooks';
 import {
   callForData,
   callForZero,
@@ -14,23 +13,22 @@ import {
 import { decodeFrame } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
-import type { FaultOnWire, FaultRequests, FaultsReply } from '../adapters/page-source.ts';
-import { ErrorReason, unixMs } from '../kit.ts';
-import type { Counters, FaultCounter, FaultHint } from './counters.ts';
+import type { FaultRequests, FaultsReply } from '../adapters/page-source.ts';
+import { ErrorReason, Spinner } from '../kit.ts';
+import { COUNTER_OF_CALL, type Counters, type FaultCounter, type FaultHint } from './counters.ts';
 import { FaultIntake, type FaultEvent } from './fault-intake.ts';
-import type { FaultTracer } from './fault-trace.ts';
+import type { FaultTracer, TracedInstall } from './fault-trace.ts';
 import { PageInstaller } from './installer.ts';
 import { LocalResolver, runOf } from './local-resolver.ts';
-import type { FromLane, TraceIds } from './messages.ts';
+import type { FaultTuning, FromLane, TraceIds } from './messages.ts';
+import { Neighbours } from './neighbours.ts';
 import { PendingFaults, type PendingFault, type Waiter } from './pending.ts';
+import { RequestBatch } from './request-batch.ts';
 import { RetryQueue } from './retry-queue.ts';
+import { StallClock } from './stalls.ts';
 
-/** Of a trace context's flags. */
-const SAMPLED = 1;
 /** After so many refused frames for one page the source is not believed any more. */
 const MAX_REFUSALS = 3;
-/** An hour; what takes longer is not recorded. */
-const HIGHEST_STALL_NS = 3_600_000_000_000;
 
 export interface FaultLaneOptions {
   readonly memory: VmMemory;
@@ -41,6 +39,7 @@ export interface FaultLaneOptions {
   readonly counters: Counters<FaultCounter>;
   readonly hint: FaultHint;
   readonly tracer: FaultTracer;
+  readonly tuning: FaultTuning;
   post(message: FromLane): void;
 }
 
@@ -51,14 +50,14 @@ export class FaultLane {
   readonly #local: LocalResolver;
   readonly #retries: RetryQueue;
   readonly #pending = new PendingFaults();
-  readonly #stalls = createHistogram({ lowest: 1, highest: HIGHEST_STALL_NS, figures: 3 });
+  readonly #stalls = new StallClock();
+  readonly #neighbours: Neighbours;
+  readonly #spinner: Spinner;
   readonly #scratch: Uint32Array;
   #removedWaiters: number[] = [];
-  #batch: FaultOnWire[] = [];
+  readonly #batch = new RequestBatch();
   #stream: FaultRequests | undefined;
   #held: 'no' | 'guest-waits' | 'guest-runs' = 'no';
-  /** A stall that began before this began here: until then no guest ran. */
-  #ranFromMs = 0;
   #whole = false;
 
   constructor(options: FaultLaneOptions) {
@@ -77,6 +76,21 @@ export class FaultLane {
       vmmExited: () => options.post({ type: 'vmm-exited' }),
       alarm: (message) => this.#alarm(message),
       fatal: (message) => this.#fatal(message),
+    });
+    this.#spinner = new Spinner(options.tuning.spinUs);
+    this.#neighbours = new Neighbours({
+      ...options,
+      windowPages: options.tuning.windowPages,
+      retries: this.#retries,
+      nextId: () => this.#pending.nextId(),
+      woken: (call, pages) => {
+        this.onWoken(call, pages, monotonicMs());
+        this.checkWhole();
+      },
+      orphans: (pages) => this.onOrphans(pages),
+      vmmExited: () => options.post({ type: 'vmm-exited' }),
+      alarm: (message) => this.#alarm(message),
+      fatal: (error) => options.post({ type: 'fatal', error }),
     });
     const { uffd, layout } = options.memory;
     this.#intake =
@@ -128,7 +142,7 @@ export class FaultLane {
   }
 
   go(): void {
-    if (this.#held === 'guest-waits') this.#ranFromMs = monotonicMs();
+    if (this.#held === 'guest-waits') this.#stalls.start();
     this.#held = 'no';
     this.#askAll();
   }
@@ -142,16 +156,21 @@ export class FaultLane {
   dropStream(): void {
     this.#stream?.cancel();
     this.#stream = undefined;
-    this.#batch = [];
+    this.#batch.clear();
+    this.#neighbours.giveBack();
   }
 
   onResponse(reply: FaultsReply): void {
     const receivedAtMs = monotonicMs();
-    const pending = this.#pending.byId(reply.faultId);
-    // Settled meanwhile by other means (the guest gave the page back).
-    if (!pending) return;
-    const { region, page } = pending;
     this.#o.counters.add('payloadBytes', reply.frame?.payload.length ?? 0);
+    this.#spinner.touch();
+    const pending = this.#pending.byId(reply.faultId);
+    if (!pending) {
+      // Else settled meanwhile by other means (the guest gave the page back).
+      this.#neighbours.onResponse(reply);
+      return;
+    }
+    const { region, page } = pending;
     const frame = decodeFrame(
       reply.frame,
       { region: region.index, firstPage: page, pageCount: 1 },
@@ -165,18 +184,12 @@ export class FaultLane {
     const origin = pending.waiters[0]?.origin ?? 'user-space';
     const call = frame.kind === 'zero' ? callForZero(origin, this.#o.traits) : callForData(origin, this.#o.traits);
     const bytes = frame.kind === 'zero' ? this.#local.zeroPage(region.pageSizeBytes) : frame.bytes;
-    this.#install(pending, call, bytes, (installedAtMs) => {
-      const timings = reply.frame?.timings;
-      const result = {
-        call,
-        encoding: frame.kind,
-        payloadBytes: reply.frame?.payload.length ?? 0,
-        sourceQueueNs: timings?.queueNs ?? 0,
-        sourceReadNs: timings?.readNs ?? 0,
-        sourceEncodeNs: timings?.encodeNs ?? 0,
-      };
-      this.#o.tracer.end(pending, result, { receivedAtMs, verifiedAtMs, installedAtMs }, unixOffsetMs());
-    });
+    const times = { receivedAtMs, verifiedAtMs };
+    const { tracer } = this.#o;
+    const traced = pending.trace.sampled
+      ? tracer.note(pending, { call, encoding: frame.kind, reply }, times)
+      : undefined;
+    this.#install(pending, call, bytes, traced);
   }
 
   #refuse(pending: PendingFault, reason: ErrorReason, message: string): void {
@@ -195,26 +208,17 @@ export class FaultLane {
   }
 
   #ask(pending: PendingFault): void {
-    if (!this.#stream || this.#held !== 'no') return;
-    pending.requestedAtMs = monotonicMs();
-    this.#batch.push({
-      faultId: pending.faultId,
-      region: pending.region.index,
-      page: pending.page,
-      pageCount: 1,
-      trace: {
-        traceId: Buffer.from(pending.trace.traceId, 'hex'),
-        spanId: Buffer.from(pending.trace.requestSpanId, 'hex'),
-        flags: pending.trace.sampled ? SAMPLED : 0,
-      },
-    });
+    if (this.#asking) this.#batch.ask(pending);
+  }
+
+  get #asking(): boolean {
+    return this.#stream !== undefined && this.#held === 'no';
   }
 
   #flush(): void {
-    if (this.#batch.length === 0) return;
-    const batch = this.#batch;
-    this.#batch = [];
-    this.#stream?.request(batch);
+    if (this.#batch.empty || !this.#stream) return;
+    this.#spinner.touch();
+    this.#batch.sendTo(this.#stream);
   }
 
   // ── Faults ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,6 +254,7 @@ export class FaultLane {
         this.#o.hint.post(ledgerPage);
         this.#o.counters.add('fromSource');
         this.#ask(this.#pending.add({ ...place, ledgerPage, waiters: [waiter], trace: this.#o.tracer.begin(parent) }));
+        if (this.#asking) this.#neighbours.askAround(place, this.#batch.neighbours);
         return;
       case 'waiting':
         this.#o.counters.add('fromPrefetchInFlight');
@@ -264,12 +269,7 @@ export class FaultLane {
     }
   }
 
-  #install(
-    pending: PendingFault,
-    call: ContentCall,
-    bytes: Uint8Array,
-    onInstalled: (installedAtMs: number) => void,
-  ): void {
+  #install(pending: PendingFault, call: ContentCall, bytes: Uint8Array, traced: TracedInstall | undefined): void {
     // Settled by other means while this waited for a retry.
     if (this.#pending.byId(pending.faultId) !== pending) return;
     const result = this.#installer.install(call, runOf(pending), bytes, 0);
@@ -278,18 +278,18 @@ export class FaultLane {
         const installedAtMs = monotonicMs();
         this.#pending.settle(pending);
         this.#o.counters.add('pagesInstalled', result.pages);
-        for (const waiter of pending.waiters) this.#recordStall(waiter, installedAtMs);
+        for (const waiter of pending.waiters) this.#stalls.record(waiter, installedAtMs);
         this.#resolved(call, pending, pending.waiters);
-        onInstalled(installedAtMs);
+        traced?.(installedAtMs);
         this.checkWhole();
         return;
       }
       case 'again':
-        this.#retries.afterDrain(this.#retryOf(pending, call, bytes, onInstalled));
+        this.#retries.afterDrain(this.#retryOf(pending, call, bytes, traced));
         return;
       case 'no-memory':
         this.#alarm(`no memory for page ${pending.page} of region ${pending.region.index}; its waiter stays blocked`);
-        this.#retries.afterBackOff(this.#retryOf(pending, call, bytes, onInstalled));
+        this.#retries.afterBackOff(this.#retryOf(pending, call, bytes, traced));
         return;
       case 'exited':
         this.#o.post({ type: 'vmm-exited' });
@@ -300,14 +300,9 @@ export class FaultLane {
   }
 
   /** Of a copy: the message's place is taken by the next one. */
-  #retryOf(
-    pending: PendingFault,
-    call: ContentCall,
-    bytes: Uint8Array,
-    onInstalled: (installedAtMs: number) => void,
-  ): () => void {
+  #retryOf(pending: PendingFault, call: ContentCall, bytes: Uint8Array, traced: TracedInstall | undefined): () => void {
     const own = Uint8Array.from(bytes);
-    return () => this.#install(pending, call, own, onInstalled);
+    return () => this.#install(pending, call, own, traced);
   }
 
   // ── What the guest gives back ─────────────────────────────────────────────────────────────────────────────────
@@ -350,7 +345,7 @@ export class FaultLane {
     for (const ledgerPage of pages) {
       const waiters = this.#pending.takeOnBulk(ledgerPage);
       const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
-      for (const waiter of waiters) this.#recordStall(waiter, atMs);
+      for (const waiter of waiters) this.#stalls.record(waiter, atMs);
       if (place) this.#resolved(call, place, waiters);
     }
   }
@@ -375,19 +370,11 @@ export class FaultLane {
   }
 
   writeStalls(): void {
-    const { counters } = this.#o;
-    if (this.#stalls.count === 0) return;
-    counters.set('stallP50Us', this.#stalls.percentile(50) / 1000);
-    counters.set('stallP99Us', this.#stalls.percentile(99) / 1000);
-    counters.set('stallMaxUs', this.#stalls.max / 1000);
-  }
-
-  #recordStall(waiter: Waiter, untilMs: number): void {
-    this.#stalls.record(Math.max(1, Math.round((untilMs - Math.max(waiter.readAtMs, this.#ranFromMs)) * 1e6)));
+    this.#stalls.writeTo(this.#o.counters);
   }
 
   #resolved(call: InstallCall, place: PagePlace, waiters: readonly Waiter[]): void {
-    this.#o.counters.add(COUNTER_OF[call], waiters.length);
+    this.#o.counters.add(COUNTER_OF_CALL[call], waiters.length);
     const ledgerPage = place.region.firstLedgerPage + place.page;
     for (const { stage2Id } of waiters)
       if (stage2Id !== undefined) this.#o.post({ type: 'stage2-resolved', id: stage2Id, ledgerPage });
@@ -401,15 +388,3 @@ export class FaultLane {
     this.#o.post({ type: 'fatal', error: { reason: ErrorReason.INTERNAL, message, metadata: {} } });
   }
 }
-
-const COUNTER_OF: Readonly<Record<InstallCall, FaultCounter>> = {
-  copy: 'byCopy',
-  zeropage: 'byZeropage',
-  continue: 'byContinue',
-  write: 'byWrite',
-  store: 'byWrite',
-  wake: 'byWake',
-};
-
-/** From the clock of the events to Unix time, now: the wall clock may be set, so every record takes it anew. */
-const unixOffsetMs = (): number => unixMs() - monotonicMs();

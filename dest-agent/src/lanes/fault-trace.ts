@@ -2,7 +2,9 @@
  * Which faults are traced, and what is kept of them until the main thread makes spans of it. Sampling is decided before anything is
  * built, and nothing of the tracing library is on this thread.
  */
-import { newSpanId } from '../kit.ts';
+import { monotonicMs } from '../adapters/ledger.ts';
+import type { FaultsReply } from '../adapters/page-source.ts';
+import { newSpanId, unixMs } from '../kit.ts';
 import type { FaultRecord, TraceIds } from './messages.ts';
 import type { FaultTrace, PendingFault } from './pending.ts';
 
@@ -10,7 +12,16 @@ const FLUSH_INTERVAL_MS = 200;
 /** Records that wait for a flush; beyond it the newest are dropped rather than let a burst grow the heap. */
 const MAX_RECORDS = 4096;
 
-export type FaultResult = Pick<
+export interface FaultResult {
+  readonly call: string;
+  readonly encoding: string;
+  readonly reply: FaultsReply;
+}
+
+/** Called once the page is in place. */
+export type TracedInstall = (installedAtMs: number) => void;
+
+type SourcePart = Pick<
   FaultRecord,
   'call' | 'encoding' | 'payloadBytes' | 'sourceQueueNs' | 'sourceReadNs' | 'sourceEncodeNs'
 >;
@@ -42,15 +53,36 @@ export class FaultTracer {
     };
   }
 
-  /** @param times milliseconds of the monotonic clock */
-  end(
+  /**
+   * Notes all of a sampled fault but its end, which it returns.
+   * @param times milliseconds of the monotonic clock
+   */
+  note(
     pending: PendingFault,
-    result: FaultResult,
+    { call, encoding, reply: { frame } }: FaultResult,
+    times: { readonly receivedAtMs: number; readonly verifiedAtMs: number },
+  ): TracedInstall {
+    // A view of a buffer that the next message takes.
+    const { payload, timings } = frame ?? {};
+    const result = {
+      call,
+      encoding,
+      payloadBytes: payload?.length ?? 0,
+      sourceQueueNs: timings?.queueNs ?? 0,
+      sourceReadNs: timings?.readNs ?? 0,
+      sourceEncodeNs: timings?.encodeNs ?? 0,
+    };
+    return (installedAtMs) => this.#end(pending, result, { ...times, installedAtMs });
+  }
+
+  #end(
+    pending: PendingFault,
+    result: SourcePart,
     times: { readonly receivedAtMs: number; readonly verifiedAtMs: number; readonly installedAtMs: number },
-    unixOffsetMs: number,
   ): void {
     const waiter = pending.waiters[0];
-    if (!pending.trace.sampled || !waiter || this.#records.length >= MAX_RECORDS) return;
+    if (!waiter || this.#records.length >= MAX_RECORDS) return;
+    const unixOffsetMs = unixMs() - monotonicMs();
     this.#records.push({
       traceId: pending.trace.traceId,
       parentSpanId: pending.trace.parentSpanId,

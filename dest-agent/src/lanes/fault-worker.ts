@@ -36,6 +36,7 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
     counters,
     hint: context.hint,
     tracer,
+    tuning: context.start.faults,
     post: (out) => context.post(out),
   });
   context.peer.on('message', (out: LaneToLane) => {

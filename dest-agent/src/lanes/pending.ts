@@ -46,12 +46,18 @@ export class PendingFaults {
   }
 
   add(fault: Omit<PendingFault, 'faultId' | 'requestedAtMs' | 'refusals'>): PendingFault {
-    const pending: PendingFault = { ...fault, faultId: this.#nextId, requestedAtMs: 0, refusals: 0 };
-    // Wraps as the wire's uint32 does; four billion faults are never outstanding at once.
-    this.#nextId = this.#nextId === 0xffff_ffff ? 1 : this.#nextId + 1;
+    const pending: PendingFault = { ...fault, faultId: this.nextId(), requestedAtMs: 0, refusals: 0 };
     this.#byId.set(pending.faultId, pending);
     this.#byPage.set(pending.ledgerPage, pending);
     return pending;
+  }
+
+  /** For a request of this lane, whether somebody waits for it or not. */
+  nextId(): number {
+    const id = this.#nextId;
+    // Wraps as the wire's uint32 does; four billion faults are never outstanding at once.
+    this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
+    return id;
   }
 
   byId(faultId: number): PendingFault | undefined {

@@ -100,6 +100,15 @@ export class Lanes {
     await attached;
   }
 
+  /** Pages that were installed because somebody waited for them, and the others. */
+  get pages(): { readonly pagesByFault: number; readonly pagesByPrefetch: number } {
+    const { faultCounters: faults, bulkCounters: bulk } = this;
+    return {
+      pagesByFault: faults.get('pagesInstalled'),
+      pagesByPrefetch: bulk.get('pagesInstalled') + faults.get('neighboursInstalled'),
+    };
+  }
+
   both(message: ToLane): void {
     this.fault.post(message);
     this.bulk.post(message);

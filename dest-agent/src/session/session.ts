@@ -302,8 +302,7 @@ export class MigrationSession extends PhaseMachine {
 
   async #complete(pagesZero: number): Promise<void> {
     this.#error = await this.#source.complete({
-      pagesByFault: this.#lanes.faultCounters.get('pagesInstalled'),
-      pagesByPrefetch: this.#lanes.bulkCounters.get('pagesInstalled'),
+      ...this.#lanes.pages,
       pagesZero,
     });
     this.enter('completed');

@@ -70,7 +70,7 @@ export function recordMigration(
       'pagewake.migration.mode': s.mode ?? 'unknown',
       'pagewake.pages.total': s.ledger.total,
       'pagewake.pages.by_fault': s.faults.pagesInstalled,
-      'pagewake.pages.by_prefetch': s.bulk.pagesInstalled,
+      'pagewake.pages.by_prefetch': s.bulk.pagesInstalled + s.faults.neighboursInstalled,
       'pagewake.pages.zero': s.ledger.zeroAtOpen,
       'pagewake.faults': s.faults.total,
     },

@@ -99,7 +99,7 @@ export class FaultConnection {
     for (const fault of request.faults) {
       const pageSizeBytes = checkFault(session.vm.regions, fault);
       const waiting = { fault: kept(fault), receivedMs: this.#receivedMs, pageSizeBytes, done: 0 };
-      (fault.pageCount > 1 ? this.#neighbours : this.#faults).push(waiting);
+      (fault.pageCount > 0 ? this.#neighbours : this.#faults).push(waiting);
     }
     if (request.faults.length > 0) this.#spinner.touch();
   }

@@ -32,7 +32,7 @@ export class FaultLane extends Lane<FaultsRequest, FaultsResponse> {
   protected override accept(request: FaultsRequest, { vm }: Session, receivedMs: number): void {
     for (const fault of request.faults) {
       const pageSizeBytes = checkFault(vm.regions, fault);
-      const queue = fault.pageCount > 1 ? this.#neighbours : this.#faults;
+      const queue = fault.pageCount > 0 ? this.#neighbours : this.#faults;
       queue.push({ fault, receivedMs, pageSizeBytes, done: 0 });
     }
   }

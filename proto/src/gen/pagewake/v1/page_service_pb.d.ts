@@ -349,7 +349,7 @@ export declare type PageFault = Message<"pagewake.v1.PageFault"> & {
   trace?: TraceContext | undefined;
 
   /**
-   * More than 1: a run of neighbours from `page` on that nobody waits for yet. Sent when no single page is asked for; its frames come in page
+   * Not 0: a run of neighbours from `page` on that nobody waits for yet. Sent when no single page is asked for; its frames come in page
    * order and cover it exactly, all with this `fault_id`.
    *
    * @generated from field: uint32 page_count = 5;
