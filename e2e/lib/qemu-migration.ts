@@ -31,19 +31,22 @@ type Side = 'source' | 'destination';
 
 interface Place {
   readonly host: Host;
-  readonly source: Agent;
-  destination: Agent;
+  /** Where its guests leave from; undefined where they only come. */
+  readonly source: Agent | undefined;
+  destination: Agent | undefined;
   readonly vmmSocketFolder: string;
 }
 
 export interface SetUp {
   /** A network that reaches the guest from a third place. */
   readonly guestNet?: boolean;
+  /** Guests also move back: both agents on both hosts. Default: only what is needed to move there. */
+  readonly bothWays?: boolean;
   /** Of every destination agent. */
   readonly destination?: AgentOptions;
 }
 
-/** Both hosts can send and receive: each has both agents. */
+/** Two hosts with their agents, and what was started on them. */
 export class QemuHosts {
   readonly #t: Scope;
   readonly #places: Record<Side, Place>;
@@ -79,13 +82,18 @@ export class QemuHosts {
     const place = async (side: Side): Promise<Place> => {
       const vmmSocketFolder = join(folder, side);
       mkdirSync(vmmSocketFolder);
-      const source = await startSourceAgent(hosts[side]);
-      t.after(() => source.program.stop());
-      const destination = await startDestAgent(hosts[side], vmmSocketFolder, setUp.destination);
-      return { host: hosts[side], source, destination, vmmSocketFolder };
+      const needed = (which: Side): boolean => setUp.bothWays === true || which === side;
+      const [source, destination] = await Promise.all([
+        needed('source') ? startSourceAgent(hosts[side]) : undefined,
+        needed('destination') ? startDestAgent(hosts[side], vmmSocketFolder, setUp.destination) : undefined,
+      ]);
+      const made: Place = { host: hosts[side], source, destination, vmmSocketFolder };
+      // The one that is there then: it may have been started anew.
+      t.after(() => Promise.all([made.source?.program.stop(), made.destination?.program.stop()]));
+      return made;
     };
-    const places = { source: await place('source'), destination: await place('destination') };
-    for (const made of Object.values(places)) t.after(() => made.destination.program.stop());
+    const [source, destination] = await Promise.all([place('source'), place('destination')]);
+    const places = { source, destination };
     return new QemuHosts(t, setUp, { parts: lab.parts, hosts, folder, net, places });
   }
 
@@ -124,6 +132,7 @@ export class QemuHosts {
     const { sourceQmp = from.qmpPath, destinationQmp = to.qemu.qmpPath, flags = [] } = options;
     const here = this.#places[to.side === 'destination' ? 'source' : 'destination'];
     const there = this.#places[to.side];
+    if (!here.source || !there.destination) throw new Error('guests of these hosts move only there, not back');
     const cli = new Program('pagewake migrate qemu', here.host, [
       ...[process.execPath, PAGEWAKE, 'migrate', 'qemu', '--json', '--insecure-plaintext'],
       ...['--source', here.source.address, '--destination', there.destination.address],
@@ -138,16 +147,22 @@ export class QemuHosts {
 
   /** The agent that receives on a host, killed as by the kernel. */
   async killDestinationAgent(side: Side): Promise<void> {
-    const { program } = this.#places[side].destination;
+    const { program } = this.#destinationAgent(side);
     program.signal('SIGKILL');
     await program.exited;
   }
 
   /** The same again: folder, port, flags. */
   async restartDestinationAgent(side: Side): Promise<void> {
-    const place = this.#places[side];
-    const port = Number(place.destination.address.split(':').at(-1));
-    place.destination = await startDestAgent(place.host, place.vmmSocketFolder, { ...this.#setUp.destination, port });
+    const port = Number(this.#destinationAgent(side).address.split(':').at(-1));
+    const { host, vmmSocketFolder } = this.#places[side];
+    this.#places[side].destination = await startDestAgent(host, vmmSocketFolder, { ...this.#setUp.destination, port });
+  }
+
+  #destinationAgent(side: Side): Agent {
+    const agent = this.#places[side].destination;
+    if (!agent) throw new Error(`no guest comes to the host ${side}`);
+    return agent;
   }
 }
 

@@ -13,7 +13,7 @@ interface Options {
 }
 
 async function soak({ rounds, memory }: Options, cleanup: Cleanup): Promise<void> {
-  const hosts = await QemuHosts.make(cleanup, { guestNet: true });
+  const hosts = await QemuHosts.make(cleanup, { guestNet: true, bothWays: true });
   const { net } = hosts;
   if (!net) throw new Error('the guest has no network');
   const machine = {
