@@ -19,6 +19,8 @@ export interface VmmOffer {
   readonly vmId: string | undefined;
   readonly layout: GuestLayout;
   readonly content: OfferedContent;
+  /** Live memory: what the guest gave back last. The agent that died may have read of it and not have come to note it. */
+  readonly givenBack: readonly { readonly offset: number; readonly len: number }[];
   /** What each descriptor is, in the order in which they came. The regions' `file` counts the memory files among them. */
   readonly descriptors: readonly DescriptorName[];
   readonly missing: boolean;
@@ -60,6 +62,7 @@ const ownHandshake = z.strictObject({
   registered: z.array(z.enum(['missing', 'minor'])),
   vcpus: z.array(z.int().positive()).default([]),
   content: z.enum(['empty', 'discard', 'live']).default('empty'),
+  given_back: z.array(z.strictObject({ offset: bytes, len: z.int().positive() })).default([]),
 });
 
 function parseJson(text: string): unknown {
@@ -105,6 +108,7 @@ function parseFirecracker(value: unknown, descriptorCount: number): VmmOffer {
     vmId: undefined,
     layout: layoutOf(inputs),
     content: 'empty',
+    givenBack: [],
     descriptors: ['uffd'],
     missing: true,
     minor: false,
@@ -153,6 +157,7 @@ function parseOwn(value: unknown, descriptorCount: number): VmmOffer {
     vmId: offer.vm,
     layout: layoutOf(regionInputs(offer.regions, offer.fds)),
     content: offer.content,
+    givenBack: offer.given_back,
     descriptors: offer.fds,
     missing: offer.registered.includes('missing'),
     minor: offer.registered.includes('minor'),

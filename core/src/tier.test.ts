@@ -17,6 +17,7 @@ function offer(
     dialect,
     vmId: undefined,
     content: 'empty',
+    givenBack: [],
     layout,
     descriptors,
     missing: registered === 'missing' || registered === 'both',

@@ -67,7 +67,13 @@ std::string Destination::handshakeJson(bool live) const {
       .raw("regions", regions.str())
       .raw("fds", fds.str());
   out.raw("registered", registered.str()).raw("vcpus", vcpus.str());
-  if (live) out.add("content", "live");
+  if (live) {
+    JsonArray givenBack;
+    for (const PagePlace &at : machine_->lastGivenBack())
+      givenBack.raw(
+          JsonObject().add("offset", machine_->layout().offset(at.region, at.page)).add("len", kPageBytes).str());
+    out.add("content", "live").raw("given_back", givenBack.str());
+  }
   return out.str() + "\n";
 }
 

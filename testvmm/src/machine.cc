@@ -201,8 +201,17 @@ bool Machine::giveBackBalloonPage(uint64_t index) {
   if (givenBack_[index]) return false;
   givenBack_[index] = true;
   const PagePlace at = balloonPage(index);
+  std::unique_lock last(lastMutex_);
+  if (lastGivenBack_.size() == 2) lastGivenBack_.erase(lastGivenBack_.begin());
+  lastGivenBack_.push_back(at);
+  last.unlock();
   memory_->giveBack(at.region, at.page);
   return true;
+}
+
+std::vector<PagePlace> Machine::lastGivenBack() {
+  const std::lock_guard lock(lastMutex_);
+  return lastGivenBack_;
 }
 
 void Machine::onFilled(Worker &) {

@@ -49,6 +49,8 @@ public:
   /** Balloon: marks a page as given back and drops it; false if it was already. Held off while `verify` or `save` look.
    */
   bool giveBackBalloonPage(uint64_t index);
+  /** The last two pages that were, or are being, given back: an agent that died may not have come to note them. */
+  std::vector<PagePlace> lastGivenBack();
   PagePlace balloonPage(uint64_t index) const;
 
   std::string statsJson() const;
@@ -75,6 +77,8 @@ private:
   std::atomic<long long> pausedAtNs_{0};
   std::timed_mutex balloonMutex_;
   std::vector<bool> givenBack_;
+  std::mutex lastMutex_;
+  std::vector<PagePlace> lastGivenBack_;
 };
 
 } // namespace testvmm

@@ -7,9 +7,11 @@ import { GuestLayout, HandshakeError, orderByName, type VmmOffer } from '@pagewa
 import { PAGE, PageLedger } from '../adapters/ledger.ts';
 import type { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, messageOf, PagewakeError, type Logger } from '../kit.ts';
+import type { ToLane } from '../lanes/messages.ts';
 import { beganAt, ProcessEnd } from './process-end.ts';
 import { STAGE, type Ended, type HandedOver, type RecordKeeper } from './record.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
+import { laneOrderOf } from './vmm-orders.ts';
 
 /** The ledger of a VM, and which of its pages may be in the memory although they are called missing. */
 export interface Ledgered {
@@ -111,7 +113,7 @@ export class Continuity {
    */
   ledgerFor(received: ReceivedOffer, layout: GuestLayout, memory: OfferedMemory): Ledgered {
     this.#stopWaiting();
-    if (this.goesOn) return this.#recover(layout, memory);
+    if (this.goesOn) return this.#recover(received.offer, layout, memory);
     this.#ledger?.close();
     try {
       this.#ledger = PageLedger.create(layout.pageCount, this.#keeper.ledgerPath);
@@ -182,7 +184,7 @@ export class Continuity {
     }
   }
 
-  #recover(layout: GuestLayout, memory: OfferedMemory): Ledgered {
+  #recover(offer: VmmOffer, layout: GuestLayout, memory: OfferedMemory): Ledgered {
     const ledger = this.#left();
     const before = ledger.counts();
     const inDoubt: number[] = [];
@@ -203,16 +205,26 @@ export class Continuity {
       }
       ledger.recover(first + next, pageCount - next, 'absent');
     }
+    for (const range of offer.givenBack)
+      noteGivenBack(ledger, laneOrderOf({ type: 'removed', ...range }, { offered: offer.layout, layout }));
     this.#log.info(
       { before, after: ledger.counts(), inDoubt: inDoubt.length },
       'goes on where the agent before this one stopped',
     );
-    if (ledger.diedReading)
+    if (ledger.diedReading && offer.givenBack.length === 0)
       this.#log.warn(
         'the agent before this one died while it read what the guest gives back: such a range may come back with its old content',
       );
     return { ledger, inDoubt };
   }
+}
+
+/** Where the page is not there. Where it is, the kernel has the event still. */
+function noteGivenBack(ledger: PageLedger, order: ToLane | undefined): void {
+  if (order?.type !== 'removed') return;
+  const none = new Uint32Array(1);
+  for (let page = order.first; page < order.first + order.count; page++)
+    if (ledger.state(page) !== PAGE.present) ledger.remove(page, 1, none);
 }
 
 function handedOver({ offer, descriptors, pid }: ReceivedOffer): HandedOver {

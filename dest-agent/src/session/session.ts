@@ -164,10 +164,10 @@ export class MigrationSession extends PhaseMachine {
       return;
     }
     this.enter('opening');
-    const guestRuns = received.offer.dialect === 'firecracker';
-    this.#atStake ||= guestRuns || received.offer.content === 'live';
     const { continuity } = this.#o;
-    const goesOn = continuity.goesOn;
+    const { goesOn } = continuity;
+    const guestRuns = goesOn || received.offer.dialect === 'firecracker';
+    this.#atStake ||= guestRuns || received.offer.content === 'live';
     const vm = this.#vmm.admit(received);
     if (continuity.givenUp) throw continuity.givenUp;
     if (goesOn && vm.ledger.isWhole()) {
