@@ -2,9 +2,14 @@
 import type { Command } from 'commander';
 import type { Migration } from '@pagewake/proto';
 import { connectDestination, connectSource, type DestinationAgent } from '../agents.ts';
-import { phaseName } from '../view.ts';
+import { phaseName, summaryOf } from '../view.ts';
 import type { CliContext } from './context.ts';
 import { addTlsOptions, destinationOf, destinationOption, sourceOf, sourceOption, type LinkFlags } from './links.ts';
+
+interface ControlFlags extends LinkFlags {
+  readonly force?: boolean;
+  readonly json?: boolean;
+}
 
 type Answer = Promise<{ readonly migration?: Migration | undefined }>;
 
@@ -16,14 +21,19 @@ export function addControls(program: Command, cli: CliContext): void {
 
 async function apply(
   id: string,
-  flags: LinkFlags,
+  flags: ControlFlags,
   cli: CliContext,
   ask: (agent: DestinationAgent) => Answer,
 ): Promise<void> {
   const agent = connectDestination(destinationOf(flags));
   try {
     const { migration } = await ask(agent);
-    cli.terminal.out(`${id}: ${migration === undefined ? 'done' : phaseName(migration.phase)}\n`);
+    if (flags.json === true) {
+      const summary = migration === undefined ? { migrationId: id } : summaryOf(migration);
+      cli.terminal.out(`${JSON.stringify(summary, null, 2)}\n`);
+    } else {
+      cli.terminal.out(`${id}: ${migration === undefined ? 'done' : phaseName(migration.phase)}\n`);
+    }
   } finally {
     agent.close();
   }
@@ -34,7 +44,8 @@ function migrationCommand(program: Command, name: string, description: string): 
     .command(name)
     .description(description)
     .argument('<migration>', 'its id')
-    .addOption(destinationOption());
+    .addOption(destinationOption())
+    .option('--json', 'the migration as JSON');
   return addTlsOptions(command).addHelpText(
     'after',
     `\nExample:\n  $ pagewake ${name} 3f0c5a1e --destination 127.0.0.1:7702`,
@@ -44,11 +55,11 @@ function migrationCommand(program: Command, name: string, description: string): 
 function addPauseAndResume(program: Command, cli: CliContext): void {
   const { stop: signal } = cli;
   migrationCommand(program, 'pause', 'stop prefetching; faults are served on').action(
-    (migrationId: string, f: LinkFlags) =>
+    (migrationId: string, f: ControlFlags) =>
       apply(migrationId, f, cli, (agent) => agent.call((c, o) => c.pause({ migrationId }, o), { signal })),
   );
   migrationCommand(program, 'resume', 'end a pause, or try a lost source again at once').action(
-    (migrationId: string, f: LinkFlags) =>
+    (migrationId: string, f: ControlFlags) =>
       apply(migrationId, f, cli, (agent) => agent.call((c, o) => c.resume({ migrationId }, o), { signal })),
   );
 }
@@ -56,7 +67,7 @@ function addPauseAndResume(program: Command, cli: CliContext): void {
 function addCancel(program: Command, cli: CliContext): void {
   migrationCommand(program, 'cancel', 'give a migration up; harmless until the destination VMM has connected')
     .option('--force', 'also later: the guest on the destination is lost')
-    .action((migrationId: string, flags: LinkFlags & { readonly force?: boolean }) =>
+    .action((migrationId: string, flags: ControlFlags) =>
       apply(migrationId, flags, cli, (agent) =>
         agent.call((c, o) => c.cancel({ migrationId, force: flags.force === true }, o), { signal: cli.stop }),
       ),
@@ -69,16 +80,17 @@ function addRelease(program: Command, cli: CliContext): void {
     .description('make a source agent forget a VM, after a migration that `migrate` did not see the end of')
     .argument('<vm>', 'its name')
     .addOption(sourceOption())
-    .option('--force', 'also while a destination still reads: its guest then waits for ever for what it lacks');
+    .option('--force', 'also while a destination still reads: its guest then waits for ever for what it lacks')
+    .option('--json', 'as JSON');
   addTlsOptions(command)
     .addHelpText('after', '\nExample:\n  $ pagewake release demo --source 127.0.0.1:7701')
-    .action(async (vmId: string, flags: LinkFlags & { readonly force?: boolean }) => {
+    .action(async (vmId: string, flags: ControlFlags) => {
       const agent = connectSource(sourceOf(flags));
       try {
         await agent.call((c, o) => c.release({ vmId, generation: 0, force: flags.force === true }, o), {
           signal: cli.stop,
         });
-        cli.terminal.out(`${vmId}: released\n`);
+        cli.terminal.out(flags.json === true ? `${JSON.stringify({ vmId, released: true })}\n` : `${vmId}: released\n`);
       } finally {
         agent.close();
       }

@@ -1,12 +1,13 @@
 /** `pagewake`: from argv to exit code. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { addCompletion } from './complete.ts';
 import { untilSignalled, type CliContext } from './context.ts';
 import { addControls } from './control.ts';
 import { errorLine, EXIT, EXIT_HELP, exitCodeOf } from './exit.ts';
 import { addMigrate } from './migrate.ts';
 import { addProbe } from './probe.ts';
-import { addStatus } from './status.ts';
+import { addList, addStatus } from './status.ts';
 import { processTerminal, type Terminal } from './terminal.ts';
 import { addWatch } from './watch.ts';
 
@@ -48,7 +49,7 @@ async function command(argv: readonly string[], terminal: Terminal, stop: AbortS
     await program.parseAsync([...argv], { from: 'user' });
     return cli.exitCode;
   } catch (error) {
-    const which = program.commands.some((c) => c.name() === argv[0]) ? `pagewake ${argv[0] ?? ''}` : 'pagewake';
+    const which = nameOf(program, argv);
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT.done;
       const text = error.message.replace(/^error: /, '').replaceAll('\n', ' ');
@@ -58,6 +59,17 @@ async function command(argv: readonly string[], terminal: Terminal, stop: AbortS
     terminal.err(`${errorLine(which, error)}\n`);
     return exitCodeOf(error, stop.aborted);
   }
+}
+
+/** "pagewake migrate qemu": as far as the words are commands. */
+function nameOf(program: Command, argv: readonly string[]): string {
+  let [command, name] = [program, program.name()];
+  for (const word of argv) {
+    const next = command.commands.find((sub) => sub.name() === word);
+    if (next === undefined) break;
+    [command, name] = [next, `${name} ${word}`];
+  }
+  return name;
 }
 
 function build(cli: CliContext): Command {
@@ -77,9 +89,11 @@ function build(cli: CliContext): Command {
     .description('run the destination agent: owns a guest’s memory and fetches what is missing');
   addMigrate(program, cli);
   addStatus(program, cli);
+  addList(program, cli);
   addWatch(program, cli);
   addControls(program, cli);
   addProbe(program, cli);
+  addCompletion(program, cli);
   return program;
 }
 

@@ -33,6 +33,19 @@ export function addStatus(program: Command, cli: CliContext): void {
     });
 }
 
+/** What `status` says without an id, under the name that one looks for first. */
+export function addList(program: Command, cli: CliContext): void {
+  const command = program
+    .command('list')
+    .description('the migrations of a destination agent, the VMs of a source agent, or both')
+    .addOption(destinationOption())
+    .addOption(sourceOption())
+    .option('--json', 'as JSON');
+  addTlsOptions(command)
+    .addHelpText('after', '\nExample:\n  $ pagewake list --destination 127.0.0.1:7702 --source 127.0.0.1:7701')
+    .action((flags: StatusFlags) => showAll(flags, cli));
+}
+
 async function showOne(id: string, flags: StatusFlags, cli: CliContext): Promise<void> {
   const migrations = await listMigrations(flags, cli.stop);
   const found = migrations.filter((m) => m.migrationId === id || m.migrationId.startsWith(id));

@@ -49,6 +49,15 @@ const WRONG: readonly (readonly [readonly string[], RegExp])[] = [
     /--snapshot needs --vm/,
   ],
   [['migrate', ...AGENTS, ...VMMS, '--regions', '0'], /'0' is invalid\. a whole number/],
+  [['migrate', 'qemu', ...AGENTS], /^pagewake migrate qemu: --source-qmp is needed/],
+  [['migrate', 'qemu', ...AGENTS, '--source-qmp', 'unix:/a'], /--dest-qmp is needed/],
+  [
+    ['migrate', 'qemu', ...AGENTS, '--source-qmp', '/a', '--dest-qmp', 'unix:/b'],
+    /--source-qmp: "\/a" is not a QMP address/,
+  ],
+  [['migrate', 'qemu', '--source-qmp', 'unix:/a', '--dest-qmp', 'unix:/b'], /--destination is needed/],
+  [['completion', 'tcsh'], /'tcsh' is invalid.*Allowed choices are bash, zsh, fish/],
+  [['list'], /give --destination, --source, or both/],
   [['status'], /give --destination, --source, or both/],
   [['watch'], /missing required argument 'migration'/],
   [['watch', 'x'], /--destination is needed/],
@@ -86,7 +95,18 @@ test('every command shows an example in its help, and the root the exit codes', 
   assert.equal(root.code, 0);
   for (const code of [0, 1, 2, 3, 4, 130]) assert.match(root.out, new RegExp(`^  ${String(code)} +\\w`, 'm'));
   const commands = [...root.out.matchAll(/^ {2}([a-z-]+) (?:\[options\] )?/gm)].map((match) => match[1] ?? '');
-  for (const name of ['migrate', 'status', 'watch', 'pause', 'resume', 'cancel', 'release', 'probe']) {
+  for (const name of [
+    'migrate',
+    'status',
+    'watch',
+    'pause',
+    'resume',
+    'cancel',
+    'release',
+    'probe',
+    'list',
+    'completion',
+  ]) {
     assert.ok(commands.includes(name), name);
     const help = await run(name, '--help');
     assert.equal(help.code, 0);

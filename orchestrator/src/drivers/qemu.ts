@@ -174,6 +174,8 @@ export class QemuDriver implements VmmDriver {
     // A source that failed runs its guest again by itself. Never two of them.
     if (switchover.source.resumedAtMs !== undefined) await source.execute('stop');
     this.#tidied = this.#tidy(switchover);
+    // Said when it is closed.
+    this.#tidied.catch(() => undefined);
     // `close` reports it. Until then, minutes perhaps, nobody waits for it.
     this.#tidied.catch(() => undefined);
     return { atMs };
