@@ -65,7 +65,7 @@ function addPauseAndResume(program: Command, cli: CliContext): void {
 }
 
 function addCancel(program: Command, cli: CliContext): void {
-  migrationCommand(program, 'cancel', 'give a migration up; harmless until the destination VMM has connected')
+  migrationCommand(program, 'cancel', 'give a migration up; harmless while the guest still runs on the source')
     .option('--force', 'also later: the guest on the destination is lost')
     .action((migrationId: string, flags: ControlFlags) =>
       apply(migrationId, flags, cli, (agent) =>
