@@ -13,10 +13,13 @@
 namespace testvmm {
 namespace {
 constexpr int kComeBackMs = 50;
-}
+/** Long enough for the first piece to be read alone, as a rule; either way is right. */
+constexpr int kBetweenPartsMs = 20;
+} // namespace
 
-AgentChannel::AgentChannel(const std::string &path, const Layout &layout, bool keep, Hooks hooks)
-    : path_(path), layout_(layout), keep_(keep), hooks_(std::move(hooks)), socket_(connectUnix(path, "agent's")) {}
+AgentChannel::AgentChannel(const std::string &path, const Layout &layout, Manner manner, Hooks hooks)
+    : path_(path), layout_(layout), manner_(manner), hooks_(std::move(hooks)),
+      socket_(manner.byAnother ? connectUnixByAnother(path, "agent's") : connectUnix(path, "agent's")) {}
 
 void AgentChannel::handshake(Handshake text, const std::vector<int> &fds) {
   text_ = std::move(text);
@@ -27,7 +30,8 @@ void AgentChannel::handshake(Handshake text, const std::vector<int> &fds) {
 
 void AgentChannel::sendHandshake(bool live) {
   const std::string json = text_(live);
-  iovec part{const_cast<char *>(json.data()), json.size()};
+  const size_t first = manner_.inParts ? json.size() / 2 : json.size();
+  iovec part{const_cast<char *>(json.data()), first};
   alignas(cmsghdr) char control[CMSG_SPACE(8 * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &part;
@@ -41,8 +45,11 @@ void AgentChannel::sendHandshake(bool live) {
   memcpy(CMSG_DATA(head), fds_.data(), fds_.size() * sizeof(int));
   const ssize_t sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
   if (sent < 0) failErrno("handing memory to the agent");
-  if (sent != static_cast<ssize_t>(json.size()))
-    fail("handing memory to the agent: %zd of %zu bytes taken", sent, json.size());
+  if (sent != static_cast<ssize_t>(first)) fail("handing memory to the agent: %zd of %zu bytes taken", sent, first);
+  if (first == json.size()) return;
+  std::this_thread::sleep_for(std::chrono::milliseconds(kBetweenPartsMs));
+  const ssize_t rest = send(socket_.get(), json.data() + first, json.size() - first, MSG_NOSIGNAL);
+  if (rest != static_cast<ssize_t>(json.size() - first)) failErrno("handing memory to the agent");
 }
 
 void AgentChannel::run() {
@@ -51,7 +58,7 @@ void AgentChannel::run() {
     std::unique_lock lock(mutex_);
     // Before `done` nothing is lost: our userfaultfd keeps the ranges trapped, whoever touches a missing page waits.
     events::print(JsonObject().add("event", "agent_closed").add("done", done_).add("at_ns", monotonicNs()));
-    if (done_ || !keep_) {
+    if (done_ || !manner_.keep) {
       closed_ = true;
       changed_.notify_all();
       return;

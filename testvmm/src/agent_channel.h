@@ -21,12 +21,18 @@ public:
     /** The stage-2 page was answered for: make it accessible before the guest goes on. */
     std::function<void(const Stage2Fault &)> onResolved;
   };
+  /** How it comes to the agent. */
+  struct Manner {
+    bool keep = false; ///< comes back with the same descriptors if the agent goes away
+    bool byAnother = false; ///< a process that does not have the memory connects
+    bool inParts = false; ///< two pieces, the descriptors with the first
+  };
   /** The handshake's text. `live`: a guest may run on this memory, so it is for an agent that goes on with it. */
   using Handshake = std::function<std::string(bool live)>;
-  /** Connects; throws Failure naming the path. `keep`: comes back with the same descriptors if the agent goes away. */
-  AgentChannel(const std::string &path, const Layout &layout, bool keep, Hooks hooks);
+  /** Connects; throws Failure naming the path. */
+  AgentChannel(const std::string &path, const Layout &layout, Manner manner, Hooks hooks);
 
-  /** One sendmsg with all descriptors, then starts reading. */
+  /** Sends it with all descriptors, then starts reading. */
   void handshake(Handshake text, const std::vector<int> &fds);
   /** Throws Failure if the agent leaves first, or after `timeoutMs`. */
   void waitReady(uint64_t timeoutMs);
@@ -44,7 +50,7 @@ private:
 
   const std::string path_;
   const Layout layout_;
-  const bool keep_;
+  const Manner manner_;
   const Hooks hooks_;
   Handshake text_;
   std::vector<int> fds_;

@@ -1,9 +1,14 @@
 #include "control.h"
 
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <sstream>
 #include <thread>
@@ -73,6 +78,31 @@ Fd connectUnix(const std::string &path, const char *whose) {
   Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) failErrno("socket");
   if (connectTo(fd, address) != 0) failErrno("connecting to the %s socket %s", whose, path.c_str());
+  return fd;
+}
+
+Fd connectUnixByAnother(const std::string &path, const char *whose) {
+  const sockaddr_un address = addressOf(path, whose);
+  Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  int ends[2];
+  if (!fd || pipe2(ends, O_CLOEXEC) != 0) failErrno("socket or pipe");
+  const Fd told(ends[0]), tell(ends[1]);
+  const pid_t self = getpid();
+  // A fork with one table of descriptors, in which the child connects our socket; then it has an empty one of its own. Other
+  // threads may hold locks: nothing but system calls until its end.
+  const long child = syscall(SYS_clone, CLONE_FILES | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+  if (child < 0) failErrno("clone");
+  if (child == 0) {
+    const int error = connectTo(fd, address) == 0 ? 0 : errno;
+    const bool said = write(tell.get(), &error, sizeof error) == sizeof error;
+    syscall(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
+    while (said && error == 0 && getppid() == self) usleep(20'000);
+    _exit(0);
+  }
+  int error = 0;
+  if (read(told.get(), &error, sizeof error) != sizeof error) failErrno("the process that connects");
+  errno = error;
+  if (error != 0) failErrno("connecting to the %s socket %s", whose, path.c_str());
   return fd;
 }
 

@@ -25,5 +25,8 @@ void serveControl(Fd listener, CommandHandler handler);
 
 /** A connected stream socket; throws Failure naming the path. Also used towards the agent. */
 Fd connectUnix(const std::string &path, const char *whose);
+/** The same, connected by a child without any of our descriptors, so SO_PEERCRED names that one. It lives as long as we do.
+ */
+Fd connectUnixByAnother(const std::string &path, const char *whose);
 
 } // namespace testvmm

@@ -1,5 +1,7 @@
 #include "destination.h"
 
+#include <sys/mman.h>
+
 #include "events.h"
 #include "failure.h"
 #include "uffd.h"
@@ -39,23 +41,25 @@ Destination::Destination(const Options &options, const SavedState &state, const 
                                                 .threadId = !firecracker});
   machine_->setTrapped(true);
   AgentChannel::Hooks hooks{[this] { onDone(); }, [this](const Stage2Fault &fault) { makeAccessible(fault); }};
-  channel_ = std::make_unique<AgentChannel>(agentPath, machine_->layout(), options.keepHandover, std::move(hooks));
+  const AgentChannel::Manner manner{.keep = options.keepHandover,
+                                    .byAnother = options.form == FirecrackerForm::byAnother,
+                                    .inParts = options.form == FirecrackerForm::inParts};
+  channel_ = std::make_unique<AgentChannel>(agentPath, machine_->layout(), manner, std::move(hooks));
   if (options.stage2Exit) machine_->setStage2Resolver(channel_.get());
 }
 
 std::string Destination::handshakeJson(bool live) const {
   const GuestMemory &memory = machine_->memory();
-  const bool firecracker = options_.handshake == Handshake::firecracker;
+  if (options_.handshake == Handshake::firecracker)
+    return firecrackerJson(memory, machine_->layout(), options_.form);
   JsonArray regions, fds, registered, vcpus;
   for (size_t i = 0; i < memory.regions(); i++) {
     JsonObject region;
     region.add("base_host_virt_addr", reinterpret_cast<uintptr_t>(memory.region(i))).add("size", memory.regionBytes());
     region.add("offset", machine_->layout().offset(i, 0)).add("page_size", memory.pageBytes());
-    if (firecracker) region.add("page_size_kib", memory.pageBytes()); // in bytes, as there
-    if (!firecracker && memory.file() >= 0) region.add("file_offset", machine_->layout().offset(i, 0));
+    if (memory.file() >= 0) region.add("file_offset", machine_->layout().offset(i, 0));
     regions.raw(region.str());
   }
-  if (firecracker) return regions.str();
   if (uffd_) fds.raw("\"uffd\"");
   if (memory.file() >= 0) fds.raw(jsonString(nameOf(memory.kind())));
   if (uffd_) registered.raw("\"missing\"");
@@ -77,14 +81,28 @@ std::string Destination::handshakeJson(bool live) const {
   return out.str() + "\n";
 }
 
-long long Destination::handOverAndRun() {
+std::vector<int> Destination::descriptors() {
   std::vector<int> fds;
-  const bool firecracker = options_.handshake == Handshake::firecracker;
   if (uffd_) fds.push_back(uffd_.get());
-  if (machine_->memory().file() >= 0 && !firecracker) fds.push_back(machine_->memory().file());
-  channel_->handshake([this](bool live) { return handshakeJson(live); }, fds);
+  if (options_.handshake != Handshake::firecracker) {
+    if (machine_->memory().file() >= 0) fds.push_back(machine_->memory().file());
+    return fds;
+  }
+  if (options_.form == FirecrackerForm::noUserfaultfd) fds.clear();
+  if (options_.form == FirecrackerForm::noUserfaultfd || options_.form == FirecrackerForm::twoDescriptors) {
+    stray_ = Fd(memfd_create("stray", MFD_CLOEXEC));
+    if (!stray_) failErrno("memfd_create");
+    fds.push_back(stray_.get());
+  }
+  return fds;
+}
+
+long long Destination::handOverAndRun() {
+  channel_->handshake([this](bool live) { return handshakeJson(live); }, descriptors());
   events::print(JsonObject().add("event", "handed_over").add("at_ns", monotonicNs()));
-  if (!firecracker) channel_->waitReady(options_.readyTimeoutMs);
+  // Firecracker waits for nothing. Where the agent is to refuse, its guest is never let go.
+  if (options_.handshake != Handshake::firecracker || !agentTakes(options_.form))
+    channel_->waitReady(options_.readyTimeoutMs);
   const long long resumedNs = machine_->resume();
   if (balloon_) balloon_->start();
   events::print(JsonObject().add("event", "resumed").add("at_ns", resumedNs));

@@ -23,12 +23,15 @@ public:
 private:
   static VmConfig configFor(const Options &options, const SavedState &state);
   std::string handshakeJson(bool live) const;
+  std::vector<int> descriptors();
   void onDone();
   void makeAccessible(const Stage2Fault &fault) const;
 
   const Options options_;
   std::shared_ptr<Machine> machine_;
   Fd uffd_;
+  /** What is sent in its place, or with it, where the handshake is to be refused. */
+  Fd stray_;
   std::unique_ptr<AgentChannel> channel_;
   std::unique_ptr<Balloon> balloon_;
 };

@@ -53,6 +53,9 @@ GuestMemory::GuestMemory(const VmConfig &config, const Layout &layout, int vm)
       failErrno("mapping region %lu: not enough free huge pages? (vm.nr_hugepages)", i);
     if (address == MAP_FAILED) failErrno("mapping region %lu", i);
     regions_.emplace_back(address, layout.regionBytes);
+    // The next region is mapped below this one. Never side by side: who serves them must not rely on it.
+    mmap(static_cast<char *>(address) - kPageBytes, kPageBytes, PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     // A destination's anonymous memory comes page by page; a huge page made out of one fault would hide the others.
     if (!file_) madvise(address, layout.regionBytes, MADV_NOHUGEPAGE);
   }

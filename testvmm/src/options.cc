@@ -119,6 +119,22 @@ const std::vector<Option> &table() {
          o.handshake = oneOf<Handshake>("--handshake", v,
                                         {{"pagewake", Handshake::pagewake}, {"firecracker", Handshake::firecracker}});
        }},
+      {"--form", "FORM", forDestination,
+       "how the firecracker handshake looks or comes, right or wrong (README.md; default both)",
+       [](Options &o, auto &v) {
+         o.form = oneOf<FirecrackerForm>("--form", v,
+                                         {{"both", FirecrackerForm::both},
+                                          {"page-size", FirecrackerForm::pageSize},
+                                          {"page-size-kib", FirecrackerForm::pageSizeKib},
+                                          {"contradicting", FirecrackerForm::contradicting},
+                                          {"more-fields", FirecrackerForm::moreFields},
+                                          {"newline", FirecrackerForm::newline},
+                                          {"in-parts", FirecrackerForm::inParts},
+                                          {"by-another", FirecrackerForm::byAnother},
+                                          {"no-userfaultfd", FirecrackerForm::noUserfaultfd},
+                                          {"two-descriptors", FirecrackerForm::twoDescriptors},
+                                          {"half", FirecrackerForm::half}});
+       }},
       {"--handover", "HOW", forDestination,
        "once (default); keep: if the agent goes away, hand the same memory to the one that comes next",
        [](Options &o, auto &v) {
@@ -192,6 +208,8 @@ void requireCombination(const Options &o) {
     usage("--handshake firecracker has no messages: --stage2 exit cannot work");
   if (o.handshake == Handshake::firecracker && o.keepHandover)
     usage("--handshake firecracker hands over once: --handover keep cannot work");
+  if (o.handshake != Handshake::firecracker && o.form != FirecrackerForm::both)
+    usage("--form: only with --handshake firecracker");
   if (o.stage2Exit && o.noKvm) usage("--stage2 exit: plain threads have no stage-2 faults");
   if (o.registerMinor && o.memory == MemoryKind::anon)
     usage("--register missing,minor: anonymous memory has no minor faults");

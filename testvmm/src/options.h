@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config.h"
+#include "firecracker.h"
 
 namespace testvmm {
 
@@ -24,6 +25,7 @@ struct Options {
   // Destination.
   bool registerMinor = false;
   Handshake handshake = Handshake::pagewake;
+  FirecrackerForm form = FirecrackerForm::both;
   /** Comes back with the same memory if the agent goes away. */
   bool keepHandover = false;
   bool stage2Exit = false;

@@ -101,6 +101,19 @@ test("Firecracker's handshake is a bare array, and its guest runs at once", { ti
   assert.equal((await made.loading).ok, true);
 });
 
+test(
+  'a form of the Firecracker handshake that no agent takes leaves the guest where it is',
+  { timeout: 20_000 },
+  async (t) => {
+    const made = await handOver(t, ['--no-kvm'], ['--handshake', 'firecracker', '--form', 'two-descriptors']);
+    if (made === null) return;
+    assert.equal((await made.vmm.ok('stats')).state, 'paused');
+    made.agent.close();
+    assert.equal((await made.loading).ok, false);
+    assert.equal((await made.vmm.exit).code, 3);
+  },
+);
+
 for (const kvm of [[], ['--no-kvm']]) {
   const where = kvm.length === 0 ? 'on KVM' : 'on plain threads';
   test(`a guest whose memory was not brought finds zeros and says so, ${where}`, { timeout: 20_000 }, async (t) => {

@@ -22,6 +22,8 @@ const refused: readonly (readonly [readonly string[], RegExp])[] = [
   [['destination', '--ram', '1G'], /--ram does not apply to destination/],
   [['destination', '--control', 'x', '--register', 'minor'], /one of missing, missing,minor/],
   [['destination', '--control', 'x', '--handshake', 'firecracker', '--stage2', 'exit'], /has no messages/],
+  [['destination', '--control', 'x', '--form', 'newline'], /--form: only with --handshake firecracker/],
+  [['destination', '--control', 'x', '--form', 'smoke'], /--form: one of both, page-size, .*, half, not "smoke"/],
   [['destination', '--control', 'x', '--memory', 'anon', '--register', 'missing,minor'], /no minor faults/],
   [['destination', '--control', 'x', '--memory', 'guest_memfd', '--balloon', '1'], /cannot be trapped/],
   [['source', '--control', 'x', '--memory', 'anon', '--page-size', '2097152'], /only with --memory memfd/],
