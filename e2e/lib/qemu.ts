@@ -2,6 +2,7 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { accelOf, type Accel } from '../qemu/accel.ts';
 import { guestImage, kernelCommandLine, type GuestOptions } from '../qemu/guest.ts';
 import type { QemuParts } from '../qemu/install.ts';
 import type { Host } from './hosts.ts';
@@ -55,7 +56,8 @@ export interface QemuOptions {
   /** As libvirt starts it: seccomp, no new processes, no new privileges. */
   readonly sandbox?: boolean;
   readonly shim?: ShimOptions;
-  readonly accel?: 'tcg' | 'kvm';
+  /** Default: KVM where this machine runs stock guests under it. */
+  readonly accel?: Accel;
   /** The same on both sides. Without: no kernel; the firmware finds nothing to boot. */
   readonly guest?: GuestOptions;
   readonly args?: readonly string[];
@@ -182,7 +184,7 @@ export async function startQemu(options: QemuOptions): Promise<Qemu> {
   const program = new Program(`QEMU (${role})`, host, [
     ...(shim ? preload(shim, ramFiles) : []),
     options.parts.qemu,
-    ...['-accel', options.accel ?? 'tcg', '-m', `${options.memoryMiB}M`, '-smp', String(cpus)],
+    ...['-accel', options.accel ?? accelOf(options.parts), '-m', `${options.memoryMiB}M`, '-smp', String(cpus)],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-monitor', 'none'],
     ...memoryArgs(options, ramFiles),
     ...['-chardev', `socket,id=ser,path=${socket('ser')},server=on,wait=off`, '-serial', 'chardev:ser'],

@@ -6,9 +6,10 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { accelOf } from './accel.ts';
+import { CACHE_FOLDER } from './cache.ts';
 import { AptError, installQemu, unpackKernel } from './debian.ts';
 
 export interface QemuParts {
@@ -27,7 +28,6 @@ const PROGRAM = 'qemu-system-x86_64';
 /** Tests run in parallel files, and each of them may be the first. */
 const LOCK_WAIT_S = 600;
 
-export const CACHE_FOLDER = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'pagewake');
 const KERNEL_FOLDER = join(CACHE_FOLDER, 'guest-kernel');
 /** Why the last installation failed: the tests that skip for it say so. */
 const WHY_NOT = join(CACHE_FOLDER, 'why-no-qemu');
@@ -116,6 +116,9 @@ export function presentQemuLab(): QemuLab {
 }
 
 if (import.meta.main) {
-  const lab = process.argv.includes('--locked') ? install() : qemuLab();
-  process.stdout.write(`${JSON.stringify(lab)}\n`);
+  const locked = process.argv.includes('--locked');
+  const lab = locked ? install() : qemuLab();
+  // May take 15 s, which no test should spend.
+  const accel = !locked && lab.reason === undefined ? { accel: accelOf(lab.parts) } : {};
+  process.stdout.write(`${JSON.stringify({ ...lab, ...accel })}\n`);
 }
