@@ -39,6 +39,8 @@ export interface TestDest {
   phase(migrationId: string, phase: MigrationPhase): Promise<Migration>;
   /** Everything that Watch says until it ends by itself. */
   watch(migrationId: string): Promise<readonly Migration[]>;
+  /** Ends, and leaves its migrations to the next agent on the same folder. */
+  leave(): Promise<void>;
 }
 
 export async function startDest(t: TestContext, options: { readonly socketDir?: string } = {}): Promise<TestDest> {
@@ -60,7 +62,9 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
   const { services, registry, close } = await destServices(config, log, telemetry);
   const server = await startServer({ listen: '127.0.0.1:0', services });
   const channel = openChannel(server.address);
+  let left = false;
   t.after(async () => {
+    if (left) return;
     for (const session of registry.active()) if (session.phase !== 'finishing') session.cancel(true);
     await until('every session has ended', () => registry.all().every((session) => isFinal(session.phase)));
     channel.close();
@@ -110,6 +114,13 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
       return within(`${name} (it is ${MigrationPhase[last?.phase ?? 0]})`, find());
     },
     watch: (migrationId) => within('Watch ends', watch(migrationId)),
+    async leave() {
+      left = true;
+      await Promise.all(registry.active().map((session) => session.leave()));
+      channel.close();
+      await server.shutdown(0);
+      close();
+    },
   };
 }
 

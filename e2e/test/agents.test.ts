@@ -7,7 +7,9 @@ import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PAGEWAKE } from '../lib/agents.ts';
+import { join } from 'node:path';
+import { PAGEWAKE, startDestAgent } from '../lib/agents.ts';
+import { LOOPBACK, temporaryFolder } from '../lib/migration.ts';
 
 /** Where the command runs under this, it hands over to a newer one. */
 const OLD_NODE = ['/usr/bin/node', '/usr/local/bin/node'].find((path) => {
@@ -58,4 +60,15 @@ test('a folder that cannot be made is said at once', () => {
   );
   assert.equal(status, 2);
   assert.match(stderr, /--vmm-socket-dir: cannot use \/proc\/pagewake/);
+});
+
+test('two destination agents never have one state folder: the second says so and ends', async (t) => {
+  const folder = temporaryFolder(t);
+  const state = ['--state-dir', join(folder, 'state')];
+  const first = await startDestAgent(LOOPBACK, join(folder, 'a'), { flags: state });
+  t.after(() => first.program.stop());
+  await assert.rejects(
+    startDestAgent(LOOPBACK, join(folder, 'b'), { flags: state }),
+    /exited with 2 .*--state-dir: another agent uses .*state; give each a folder of its own/s,
+  );
 });
