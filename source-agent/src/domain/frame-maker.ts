@@ -36,7 +36,7 @@ const NOTHING = new Uint8Array(0);
 /** LZ4 is kept where it saves at least this share; below that the link gains less than both CPUs lose. */
 const WORTHWHILE_SAVING = 0.2;
 /** How much of a range is compressed to learn whether the rest should be. */
-const TRIAL_BYTES = 32 * 1024;
+export const SAMPLE_BYTES = 32 * 1024;
 /** Zeros within data are a frame of their own from here on: below it a frame costs both sides more than the bytes do. */
 const CUT_BYTES = 16 * 1024;
 
@@ -103,7 +103,7 @@ export class FrameMaker {
 
   /** Whether LZ4 pays for these pages, told by their first few. */
   compressible(raw: Buffer): boolean {
-    const sample = raw.subarray(0, TRIAL_BYTES);
+    const sample = raw.subarray(0, SAMPLE_BYTES);
     return this.#codec.compress(sample).length <= sample.length * (1 - WORTHWHILE_SAVING);
   }
 

@@ -139,23 +139,25 @@ test('an empty message is answered by an empty one', BUDGET, async (t) => {
   assert.deepEqual(await answer, Buffer.alloc(5));
 });
 
-test('LZ4 is kept where the link takes more memory that way, and given up where it does not', () => {
-  for (const [lz4MsPerChunk, kept] of [
-    [1, true],
-    [4, false],
-  ] as const) {
+for (const [link, linkMsPerChunk, compressed] of [
+  ['a link slower than LZ4', 2, true],
+  ['a link faster than LZ4', 0.2, false],
+] as const)
+  test(`${link}: what shrinks goes ${compressed ? 'compressed' : 'as it is'}, also where the host stalls now and then`, () => {
     let nowMs = 0;
     const compressor = new Compressor('auto', () => nowMs);
     let packed = 0;
     for (let chunk = 0; chunk < 4096; chunk++) {
-      const lz4 = compressor.wants(() => true);
-      if (lz4) packed++;
-      nowMs += lz4 ? lz4MsPerChunk : 2;
-      compressor.sent(256 * 1024);
+      // 500 MB/s.
+      const lz4 = compressor.wants(() => (nowMs += 0.064) > 0);
+      if (lz4 && chunk >= 2048) packed++;
+      nowMs += lz4 ? Math.max(0.5, linkMsPerChunk / 2) : linkMsPerChunk;
+      if (chunk % 17 === 0) nowMs += 15;
+      compressor.sent(256 * 1024, (lz4 ? 128 : 256) * 1024);
     }
-    assert.equal(packed > 2048, kept, `${packed} of 4096`);
-  }
-});
+    assert.equal(packed > 1792, compressed, `${packed} of 2048`);
+    assert.equal(packed < 256, !compressed, `${packed} of 2048`);
+  });
 
 test('content that does not shrink is looked at now and then only', () => {
   const compressor = new Compressor('auto', () => 0);
@@ -165,7 +167,7 @@ test('content that does not shrink is looked at now and then only', () => {
       looks++;
       return false;
     });
-    compressor.sent(256 * 1024);
+    compressor.sent(256 * 1024, 256 * 1024);
   }
-  assert(looks < 64, `${looks} looks`);
+  assert(looks <= 32, `${looks} looks`);
 });

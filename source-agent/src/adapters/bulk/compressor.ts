@@ -1,60 +1,95 @@
 /**
- * Whether LZ4 pays on this link, by trying: what counts is memory a second that the destination takes. A link of 1 Gbit/s carries text-like memory several times
- * as fast compressed; over a fast one, compressing takes longer than sending.
+ * Whether LZ4 pays on this link: where it makes bytes faster than the link takes them. A link of 1 Gbit/s carries text-like memory several times as fast
+ * compressed; over a fast one, compressing takes longer than sending. Both speeds are the best that were seen lately: whatever else runs on the host
+ * only ever makes one look slower than it is.
  */
+import { SAMPLE_BYTES } from '../../domain/frame-maker.ts';
 import type { Compression } from '../grpc/bulk-lane.ts';
 
-type Way = 'raw' | 'lz4';
-
-/** Memory that is sent one way before its rate counts: long enough for buffers between here and there to be full. */
-const TRIAL_BYTES = 4 * 1024 * 1024;
-/** So many trials the better way, then one the other way again: links and contents change. */
-const TRIALS_BETWEEN = 16;
-/** Of what does not shrink one chunk in so many is looked at again. */
+/** Bytes on the wire over which the link is timed: more than may be under way (1 MiB), so that no buffer passes for a fast link; few enough to lie between stalls. */
+const WINDOW_BYTES = 2 * 1024 * 1024;
+/** A silence of so long was not the link's. */
+const IDLE_MS = 20;
+/** What was seen counts for so much less with every window, and every look. */
+const FADING = 0.95;
+/** LZ4 has to be faster than the link by that: it takes CPU from a guest. */
+const MARGIN = 1.25;
+/** One chunk in so many is looked at, so that content that does not shrink hardly pays for it. */
 const LOOK_EVERY = 32;
+/**
+ * After so many windows with LZ4 one without: a link that has become faster shows only there. And where LZ4 moved less memory than the link could (the
+ * host has no CPU to spare), so many without.
+ */
+const WINDOWS_BETWEEN = 32;
+/** Share of the latest window in what LZ4 is said to move. */
+const LATEST = 0.3;
 
 export class Compressor {
   readonly #compression: Compression;
   readonly #now: () => number;
-  readonly #rate: Record<Way, number> = { raw: 0, lz4: 0 };
-  #way: Way = 'raw';
-  #trials = 0;
+  #linkBytesPerMs = Number.POSITIVE_INFINITY;
+  #lz4BytesPerMs = 0;
+  #shrinks = false;
+  #chunks = 0;
+  #windows = 0;
+  /** Memory that went compressed, a millisecond. 0: not known. */
+  #packedPerMs = 0;
+  #restUntil = 0;
   #bytes = 0;
+  #memoryBytes = 0;
+  #packedBytes = 0;
   #beganMs: number;
-  #shrank = true;
-  #looked = 0;
+  #lastMs: number;
 
   constructor(compression: Compression, now: () => number = () => performance.now()) {
     this.#compression = compression;
     this.#now = now;
-    this.#beganMs = now();
+    this.#beganMs = this.#lastMs = now();
   }
 
-  /** @param shrinks whether LZ4 makes what comes next much smaller, told by its beginning */
+  /** @param shrinks compresses a sample of what comes next, and says whether it became much smaller */
   wants(shrinks: () => boolean): boolean {
     if (this.#compression !== 'auto') return this.#compression === 'lz4';
-    if (this.#way === 'raw') return false;
-    // Content that does not shrink must not pay for being looked at.
-    if (!this.#shrank && ++this.#looked % LOOK_EVERY !== 0) return false;
-    this.#shrank = shrinks();
-    return this.#shrank;
+    if (this.#chunks++ % LOOK_EVERY === 0) {
+      const beganMs = this.#now();
+      this.#shrinks = shrinks();
+      const bytesPerMs = SAMPLE_BYTES / Math.max(this.#now() - beganMs, 0.001);
+      this.#lz4BytesPerMs = Math.max(this.#lz4BytesPerMs * FADING, bytesPerMs);
+    }
+    if (!this.#shrinks || this.#windows < this.#restUntil) return false;
+    if (this.#windows % WINDOWS_BETWEEN === WINDOWS_BETWEEN - 1) return false;
+    return this.#lz4BytesPerMs > this.#linkBytesPerMs * MARGIN;
   }
 
-  /** So much memory was sent, in whatever form. */
-  sent(bytes: number): void {
-    this.#bytes += bytes;
-    if (this.#bytes < TRIAL_BYTES) return;
+  /** So much of memory went to the link, as so much on the wire. */
+  sent(memoryBytes: number, wireBytes: number): void {
     const now = this.#now();
-    this.#rate[this.#way] = this.#bytes / Math.max(now - this.#beganMs, 0.001);
-    this.#bytes = 0;
-    this.#beganMs = now;
-    this.#choose();
+    if (now - this.#lastMs > IDLE_MS) this.#begin(now);
+    this.#lastMs = now;
+    this.#bytes += wireBytes;
+    this.#memoryBytes += memoryBytes;
+    if (wireBytes < memoryBytes) this.#packedBytes += memoryBytes;
+    if (this.#bytes < WINDOW_BYTES) return;
+    const ms = Math.max(now - this.#beganMs, 0.001);
+    const before = this.#windows === 0 ? 0 : this.#linkBytesPerMs * FADING;
+    this.#linkBytesPerMs = Math.max(before, this.#bytes / ms);
+    this.#windows++;
+    if (this.#packedBytes > this.#memoryBytes / 2) this.#judge(this.#memoryBytes / ms);
+    this.#begin(now);
   }
 
-  #choose(): void {
-    const better: Way = this.#rate.lz4 > this.#rate.raw ? 'lz4' : 'raw';
-    const other: Way = better === 'lz4' ? 'raw' : 'lz4';
-    this.#trials++;
-    this.#way = this.#rate[other] === 0 || this.#trials % TRIALS_BETWEEN === 0 ? other : better;
+  #judge(packedPerMs: number): void {
+    const before = this.#packedPerMs === 0 ? packedPerMs : this.#packedPerMs;
+    this.#packedPerMs = before + (packedPerMs - before) * LATEST;
+    if (this.#packedPerMs >= this.#linkBytesPerMs) return;
+    this.#restUntil = this.#windows + WINDOWS_BETWEEN;
+    this.#packedPerMs = 0;
+  }
+
+  #begin(now: number): void {
+    this.#bytes = 0;
+    this.#memoryBytes = 0;
+    this.#packedBytes = 0;
+    this.#beganMs = now;
   }
 }

@@ -169,7 +169,7 @@ export class BulkConnection implements BareConnectionEvents {
     const done = range.nextPage === range.endPage;
     if (done) this.#ranges.shift();
     served.add(frame.pageCount, frame.payload.length);
-    compressor.sent(frame.pageCount * range.pageSizeBytes);
+    compressor.sent(frame.pageCount * range.pageSizeBytes, frame.payload.length);
     this.#blocked = !this.#connection.write(this.#message(frame, range, done, buffer), () => buffers.give(buffer));
     // Not read on either: a peer that asks and does not take must not fill our memory with its questions.
     if (this.#blocked) this.#connection.pause();
