@@ -8,6 +8,7 @@ export * from './errors.ts';
 export * from './lifecycle.ts';
 export * from './log.ts';
 export * from './message-reader.ts';
+export * from './random-ids.ts';
 export * from './server.ts';
 export * from './spin.ts';
 export * from './stream-client.ts';

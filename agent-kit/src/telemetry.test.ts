@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
 import { createLogger } from './log.ts';
-import { hexId, newSpanId, newTraceId, startTelemetry, telemetryWanted, type TelemetryOptions } from './telemetry.ts';
+import { newSpanId, newTraceId } from './random-ids.ts';
+import { hexId, startTelemetry, telemetryWanted, type TelemetryOptions } from './telemetry.ts';
 
 type Exporter = NonNullable<TelemetryOptions['traceExporter']>;
 type ExportedSpan = Parameters<Exporter['export']>[0][number];

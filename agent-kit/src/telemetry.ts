@@ -3,7 +3,6 @@
  * itself (default protocol: the standard's, http/protobuf). Spans of page faults are made after the fact from ids that were on the wire
  * already and from times that were taken on the hot path, which itself does no more than read a clock.
  */
-import { randomBytes } from 'node:crypto';
 import {
   diag,
   DiagLogLevel,
@@ -21,6 +20,7 @@ import type { NodeSDK, NodeSDKConfiguration } from '@opentelemetry/sdk-node';
 import type { Logger } from './log.ts';
 
 export { SpanKind, SpanStatusCode } from '@opentelemetry/api';
+import { newSpanId, newTraceId } from './random-ids.ts';
 
 /** A span that is over. */
 export interface SpanRecord {
@@ -203,14 +203,6 @@ function hrTime(unixMs: number): HrTime {
   const seconds = Math.floor(unixMs / 1000);
   const nanoseconds = Math.round((unixMs - seconds * 1000) * 1e6);
   return nanoseconds < 1e9 ? [seconds, nanoseconds] : [seconds + 1, 0];
-}
-
-export function newTraceId(): string {
-  return randomBytes(16).toString('hex');
-}
-
-export function newSpanId(): string {
-  return randomBytes(8).toString('hex');
 }
 
 /** The id of a TraceContext on the wire as the SDK writes it. */
