@@ -1,7 +1,15 @@
 /** What only the library can be told: agents that go away under it, and drivers that fail at a chosen moment. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LARGE, setStage, startDestination, untilItWorks, whyNoMigrations, type Stage } from '../test/programs.ts';
+import {
+  LARGE,
+  setStage,
+  startDestination,
+  temporaryFolder,
+  untilItWorks,
+  whyNoMigrations,
+  type Stage,
+} from '../test/programs.ts';
 import { migrate, MigrationError, TestVmmDriver, type MigrateOptions, type VmmDriver } from './index.ts';
 
 const WHOLE = { timeout: 60_000, skip: whyNoMigrations() ?? false };
@@ -116,7 +124,7 @@ test('a destination VMM of which nobody knows whether it runs: never two guests'
 });
 
 test(
-  'a destination agent that is started anew has forgotten: the guest there is lost, the source stays paused',
+  'a destination agent that is started anew without its state folder has forgotten: the guest there is lost, the source stays paused',
   WHOLE,
   async (t) => {
     const stage = await setStage(t, LARGE);
@@ -126,12 +134,12 @@ test(
       assert.ok(error instanceof MigrationError);
       assert.equal(error.outcome, 'failed-guest-lost');
       assert.equal(error.reasonName, 'UNKNOWN_MIGRATION');
-      assert.match(error.advice, /the destination agent was started anew/);
+      assert.match(error.advice, /the destination agent was started anew without its state folder/);
       return true;
     });
     for await (const event of migration) if (event.type === 'phase' && event.phase === 'filling') break;
     await stage.destination.child.kill('SIGKILL');
-    await startDestination(t, stage.folder, address);
+    await startDestination(t, temporaryFolder(t), address);
     await failed;
     assert.equal(await stateOf(stage), 'paused');
   },

@@ -219,7 +219,7 @@ export async function leaveAsItIs(s: Situation): Promise<Aftermath> {
   if (view === 'forgotten') {
     return {
       outcome: 'failed-guest-lost',
-      advice: `the destination agent was started anew, so nobody brings the guest there its missing pages: end its VMM; ${rest}; ${again}`,
+      advice: `the destination agent was started anew without its state folder, so nobody brings the guest there its missing pages: end its VMM; ${rest}; ${again}`,
     };
   }
   if (view.phase === MigrationPhase.FAILED || view.phase === MigrationPhase.CANCELLED) {
