@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { HandshakeError, parseHandshake } from './handshake.ts';
+import { endOfArray, HandshakeError, parseHandshake } from './handshake.ts';
 
 const K4 = 4096;
 const M2 = 2 * 1024 * 1024;
@@ -216,6 +216,14 @@ test('page_size_kib is in bytes despite its name', () => {
   const offer = parse([{ ...old, size: 2 * M2, page_size_kib: M2 }], 1);
   assert.equal(offer.layout.regions[0]?.pageSizeBytes, M2);
   assert.equal(offer.layout.pageCount, 2);
+});
+
+test('an array is over at its own last bracket, wherever it was cut before, and whatever follows', () => {
+  const nested = { ...region, more: [1, ['a]"', '\\']], '}': '"]' };
+  for (const text of [JSON.stringify([nested]), JSON.stringify([nested, nested], null, 2), '[]', '[{"size":}]']) {
+    for (let length = 0; length < text.length; length++) assert.equal(endOfArray(text.slice(0, length)), undefined);
+    for (const after of ['', '\n', '[]', '"']) assert.equal(endOfArray(text + after), text.length);
+  }
 });
 
 test('page_size goes before page_size_kib', () => {

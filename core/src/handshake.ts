@@ -166,6 +166,21 @@ function parseOwn(value: unknown, descriptorCount: number): VmmOffer {
 }
 
 /**
+ * Where the JSON array that `text` begins with is over: behind its last bracket. Undefined: not yet. Only what it nests counts, so a text that is no
+ * JSON has its end too, and is refused there.
+ */
+export function endOfArray(text: string): number | undefined {
+  let depth = 0;
+  // A string, whole or cut off, is passed over with the brackets in it.
+  for (const { 0: token, index } of text.matchAll(/"(?:[^"\\]|\\.)*(?:"|\\?$)|[[\]{}]/gs)) {
+    if (token === '[' || token === '{') depth += 1;
+    else if (token === ']' || token === '}') depth -= 1;
+    if (depth === 0) return index + token.length;
+  }
+  return undefined;
+}
+
+/**
  * Reads a handshake.
  * @param text the whole JSON text
  * @param descriptorCount how many descriptors came with it

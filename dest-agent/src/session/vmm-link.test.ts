@@ -82,6 +82,20 @@ test('messages in the same piece as the handshake, and cut anywhere, are all hea
   await until('all three', () => messages.length === 3);
 });
 
+test("Firecracker's array is whole at its own end, not at a bracket or a line before it", BUDGET, async (t) => {
+  for (const text of [`[${JSON.stringify({ more: [1, []], ...region })}]`, JSON.stringify([region], null, 2)]) {
+    const { path, offers, bad, fd } = listen(t);
+    const peer = new RawPeer(t, path);
+    const cut = text.search(/[\]\n]/) + 1;
+    peer.send(text.slice(0, cut), [fd]);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    peer.send(text.slice(cut));
+    await until('the handshake', () => offers.length + bad.length === 1);
+    assert.deepEqual(bad, []);
+    assert.equal(offers[0]?.offer.dialect, 'firecracker');
+  }
+});
+
 test('who the peer is comes from the kernel', BUDGET, async (t) => {
   const { path, offers, fd } = listen(t);
   new RawPeer(t, path).send(HANDSHAKE, [fd]);

@@ -1,6 +1,7 @@
 /** The VMM channel: listens for one VMM, reads its handshake, then passes messages both ways (docs/protocol.md). */
 import { closeSync } from 'node:fs';
 import {
+  endOfArray,
   HandshakeError,
   LineSplitter,
   parseHandshake,
@@ -135,17 +136,17 @@ export class VmmLink {
     const first = text.trimStart()[0];
     if (first !== undefined && first !== '[' && first !== '{')
       throw new HandshakeError(`the handshake is not JSON: it begins with ${JSON.stringify(text.slice(0, 40))}`);
-    const end = text.indexOf('\n');
     // Our own ends with a newline; Firecracker's array ends with itself.
-    if (end < 0 && !(first === '[' && text.trimEnd().endsWith(']'))) return;
-    const offer = parseHandshake(end < 0 ? text : text.slice(0, end), this.#early.descriptors.length);
+    const end = first === '[' ? (endOfArray(text) ?? -1) : text.indexOf('\n');
+    if (end < 0) return;
+    const offer = parseHandshake(text.slice(0, end), this.#early.descriptors.length);
     const received = { offer, descriptors: this.#early.descriptors, pid: this.#vmm?.peer().pid ?? 0 };
     this.#events.onCandidate?.(received);
     clearTimeout(this.#timer);
     this.#dialect = offer.dialect;
     this.#early = { text: '', descriptors: [] };
     this.#events.onOffer(received);
-    if (end >= 0) this.#onLines(text.slice(end + 1));
+    this.#onLines(text.slice(end + 1));
   }
 
   #onLines(text: string): void {
