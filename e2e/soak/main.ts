@@ -5,16 +5,20 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { migrate, summaryOf, TestVmmDriver, type MigrationSummary } from '@pagewake/orchestrator';
-import { startDestAgent, startSourceAgent, type Agent } from '../lib/agents.ts';
+import { startSourceAgent, type Agent } from '../lib/agents.ts';
 import { makeHosts } from '../lib/hosts.ts';
 import { whyNoKvm } from '../lib/machine.ts';
-import { filled, startVmm } from '../lib/vmm.ts';
+import { MortalDest } from '../lib/restart.ts';
+import { filled, startVmm, type Vmm } from '../lib/vmm.ts';
 
 interface SoakOptions {
   readonly runs: number;
   readonly seed: number;
+  /** Kills the destination agent at random moments of every migration. */
+  readonly killDest: boolean;
 }
 
 const HOST = makeHosts('loopback').source;
@@ -36,7 +40,7 @@ interface Guest {
   readonly destination: readonly string[];
 }
 
-function guestOf(seed: number): Guest {
+function guestOf(seed: number, killDest: boolean): Guest {
   const random = randomOf(seed);
   const pick = <T>(...items: readonly T[]): T => items[random(items.length)] as T;
   const memory = pick('memfd', 'memfd', 'anon');
@@ -44,7 +48,8 @@ function guestOf(seed: number): Guest {
   const modes = memory === 'memfd' ? pick('missing', 'missing', 'missing,minor') : 'missing';
   const balloon = random(3) === 0;
   const exits = !noKvm && memory === 'memfd' && !balloon && random(4) === 0;
-  const firecracker = !exits && random(4) === 0;
+  // Firecracker hands over once, so its guest does not outlive the agent.
+  const firecracker = !exits && random(4) === 0 && !killDest;
   const source = [
     ...['--ram', '96M', '--workload', '48M', '--seed', String(seed), '--memory', memory],
     ...['--vcpus', pick('1', '2', '4'), '--regions', pick('1', '1', '2', '3')],
@@ -54,16 +59,38 @@ function guestOf(seed: number): Guest {
   const destination = [
     ...['--memory', memory],
     ...(firecracker ? ['--handshake', 'firecracker'] : ['--register', modes]),
+    ...(killDest ? ['--handover', 'keep'] : []),
     ...(exits ? ['--stage2', 'exit'] : []),
     ...(balloon ? ['--balloon', pick('200', '1500')] : []),
   ];
   return { source, destination };
 }
 
+/** Until it is over the agent dies again and again, at moments that a seed makes again, as far as a seed can. */
+async function killWhile(
+  result: Promise<unknown>,
+  vmm: Vmm,
+  dest: MortalDest,
+  random: (below: number) => number,
+): Promise<void> {
+  let over = false;
+  const end = (): void => void (over = true);
+  result.then(end, end);
+  // Before the guest runs there its migration is simply called off.
+  await Promise.race([vmm.program.waitFor('the guest to run', (line) => line['event'] === 'resumed'), result]);
+  for (let death = 0; death < 5; death++) {
+    await sleep(random(400));
+    if (over) return;
+    await dest.kill();
+    await dest.startAgain();
+  }
+}
+
 async function once(
   folder: string,
-  agents: { source: Agent; destination: Agent },
+  agents: { source: Agent; destination: MortalDest },
   guest: Guest,
+  killAtRandom?: (below: number) => number,
 ): Promise<MigrationSummary> {
   const from = await startVmm('source', HOST, folder, ['--quiet-heartbeats', ...guest.source]);
   try {
@@ -75,7 +102,8 @@ async function once(
         source: { address: agents.source.address },
         destination: { address: agents.destination.address },
       });
-      const { migration } = await result;
+      const death = killAtRandom ? killWhile(result, to, agents.destination, killAtRandom) : undefined;
+      const { migration } = await result.finally(async () => death);
       const verified = await to.control.send('verify');
       const stats = await to.control.send('stats');
       if (verified['wrong'] !== 0 || stats['wrong'] !== 0)
@@ -101,28 +129,30 @@ function line(summary: MigrationSummary): string {
   );
 }
 
-async function soak({ runs, seed }: SoakOptions): Promise<number> {
+async function soak({ runs, seed, killDest }: SoakOptions): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), 'pagewake-soak-'));
   const source = await startSourceAgent(HOST);
-  const destination = await startDestAgent(HOST, join(folder, 'vmm'));
+  const destination = await MortalDest.start(HOST, join(folder, 'vmm'));
   try {
     for (let run = 0; run < runs; run++) {
-      const guest = guestOf(seed + run);
+      const guest = guestOf(seed + run, killDest);
+      const killer = killDest ? randomOf(seed + run + 1) : undefined;
       try {
-        process.stdout.write(`${seed + run}: ${line(await once(folder, { source, destination }, guest))}\n`);
+        process.stdout.write(`${seed + run}: ${line(await once(folder, { source, destination }, guest, killer))}\n`);
       } catch (error) {
         process.stderr.write(
           `${seed + run}: ${error instanceof Error ? error.message : String(error)}\n` +
             `  testvmm source ${guest.source.join(' ')}\n  testvmm destination ${guest.destination.join(' ')}\n` +
-            `  again: npm run soak -- --seed ${seed + run} --runs 1\n${destination.program.stderr.slice(-3000)}`,
+            `  again: npm run soak -- --seed ${seed + run} --runs 1${killDest ? ' --kill-dest' : ''}\n${destination.agent.program.stderr.slice(-3000)}`,
         );
         return 1;
       }
     }
-    process.stdout.write(`${runs} migrations, every page verified, none wrong\n`);
+    const deaths = killDest ? `, ${destination.deaths} deaths of the destination agent` : '';
+    process.stdout.write(`${runs} migrations${deaths}, every page verified, none wrong\n`);
     return 0;
   } finally {
-    await destination.program.stop();
+    await destination.stop();
     await source.program.stop();
     rmSync(folder, { recursive: true, force: true });
   }
@@ -133,6 +163,7 @@ const command = new Command('npm run soak --')
   .description('Migrations of random guests, one after the other, each verified page by page.')
   .option('--runs <n>', 'how many', whole, 100)
   .option('--seed <n>', 'the first guest', whole, 1)
+  .option('--kill-dest', 'kill the destination agent at random moments, and start it again', false)
   .addHelpText('after', '\nExample:\n  $ npm run soak -- --runs 500')
   .parse();
 process.exitCode = await soak(command.opts<SoakOptions>());

@@ -3,7 +3,7 @@
  * same memory over again goes on: in any other what the ledger calls present would be zeros.
  */
 import { fstatSync, readlinkSync } from 'node:fs';
-import { GuestLayout, HandshakeError, orderByName, type VmmOffer } from '@pagewake/core';
+import { GuestLayout, HandshakeError, orderByName, type Region, type VmmOffer } from '@pagewake/core';
 import { PAGE, PageLedger } from '../adapters/ledger.ts';
 import type { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, messageOf, PagewakeError, type Logger } from '../kit.ts';
@@ -37,6 +37,7 @@ export class Continuity {
   #ledger: PageLedger | undefined;
   #vmmEnd: ProcessEnd | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #ended = false;
 
   constructor(keeper: RecordKeeper, adopted: boolean, log: Logger) {
     this.#keeper = keeper;
@@ -129,9 +130,11 @@ export class Continuity {
     this.#write(() => this.#keeper.update({ givenUp: { reason: error.reason, message: error.message } }));
   }
 
-  /** Over, and told. */
+  /** Over, and told. The first word counts. */
   end(ended: Ended): void {
-    this.stop();
+    this.#stopWaiting();
+    if (this.#ended) return;
+    this.#ended = true;
     this.#write(() => this.#keeper.end(ended));
   }
 
@@ -184,26 +187,38 @@ export class Continuity {
     }
   }
 
+  /**
+   * What was asked for as an agent died may be there. Written down before the ledger forgets that it was asked for: the next agent may die before it
+   * has been found out.
+   */
+  #doubtful(ledger: PageLedger, regions: readonly Region[]): readonly number[] {
+    const doubtful = new Set(this.#keeper.record.inDoubt);
+    for (const { firstLedgerPage: first, pageCount } of regions)
+      for (let page = first; page < first + pageCount; page++)
+        if (ledger.state(page) === PAGE.requested) doubtful.add(page);
+    const inDoubt = [...doubtful].filter((page) => ledger.state(page) !== PAGE.present);
+    this.#keeper.update({ inDoubt });
+    return inDoubt;
+  }
+
   #recover(offer: VmmOffer, layout: GuestLayout, memory: OfferedMemory): Ledgered {
     const ledger = this.#left();
     const before = ledger.counts();
-    const inDoubt: number[] = [];
+    const heldIn = layout.regions.map((region) => memory.heldPages(region));
+    const inDoubt = this.#doubtful(
+      ledger,
+      layout.regions.filter((_, index) => heldIn[index] === undefined),
+    );
     for (const region of layout.regions) {
-      const held = memory.heldPages(region);
       const { firstLedgerPage: first, pageCount } = region;
-      if (held === undefined) {
-        for (let page = first; page < first + pageCount; page++)
-          if (ledger.state(page) === PAGE.requested) inDoubt.push(page);
-        ledger.recover(first, pageCount, 'unknown');
-        continue;
-      }
+      const held = heldIn[region.index];
       let next = 0;
-      for (const run of held) {
+      for (const run of held ?? []) {
         ledger.recover(first + next, run.firstPage - next, 'absent');
         ledger.recover(first + run.firstPage, run.pageCount, 'held');
         next = run.firstPage + run.pageCount;
       }
-      ledger.recover(first + next, pageCount - next, 'absent');
+      ledger.recover(first + next, pageCount - next, held ? 'absent' : 'unknown');
     }
     for (const range of offer.givenBack)
       noteGivenBack(ledger, laneOrderOf({ type: 'removed', ...range }, { offered: offer.layout, layout }));

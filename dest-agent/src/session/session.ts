@@ -54,7 +54,7 @@ export class MigrationSession extends PhaseMachine {
       onFinal: () => this.#go(),
       onLost: (error) => this.#onLost(error),
       onBack: (opened) => this.#onBack(opened),
-      onFailed: (error) => void this.#failed(error),
+      onFailed: (error) => this.#failed(error),
     });
     this.#lanes = new Lanes({
       sourceAddress: options.sourceAddress,
@@ -305,6 +305,8 @@ export class MigrationSession extends PhaseMachine {
       ...this.#lanes.pages,
       pagesZero,
     });
+    // Before anybody hears of it: an agent that is killed now has nothing left to do.
+    this.#o.continuity.end(endedOf({ ...this.snapshot(), phase: 'completed' }));
     this.enter('completed');
     this.#o.log.info('completed');
     await this.#release();
@@ -377,7 +379,7 @@ export class MigrationSession extends PhaseMachine {
     this.#vmm.close();
     this.#source.close();
     if (this.over) this.#o.continuity.end(endedOf(this.snapshot()));
-    else this.#o.continuity.stop();
+    this.#o.continuity.stop();
   }
 
   #guard(step: Promise<void>): void {
@@ -385,15 +387,14 @@ export class MigrationSession extends PhaseMachine {
   }
 
   /** Whatever an asynchronous step threw ends the migration, typed where it is typed. */
-  #failed(error: unknown): false {
+  #failed(error: unknown): void {
     if (error instanceof PagewakeError) {
       this.#fail(error);
-      return false;
+      return;
     }
     // After the end a step that was still waiting for a lane is let go; there is nothing to tell.
-    if (this.over) return false;
+    if (this.over) return;
     this.#o.log.error({ err: error }, 'a bug');
     this.#fail(new PagewakeError(ErrorReason.INTERNAL, error instanceof Error ? error.message : String(error)));
-    return false;
   }
 }
