@@ -102,8 +102,8 @@ async function once(
         source: { address: agents.source.address },
         destination: { address: agents.destination.address },
       });
-      const death = killAtRandom ? killWhile(result, to, agents.destination, killAtRandom) : undefined;
-      const { migration } = await result.finally(async () => death);
+      const death = killAtRandom ? killWhile(result, to, agents.destination, killAtRandom) : Promise.resolve();
+      const { migration } = await result.finally(() => death);
       const verified = await to.control.send('verify');
       const stats = await to.control.send('stats');
       if (verified['wrong'] !== 0 || stats['wrong'] !== 0)
