@@ -29,6 +29,7 @@ export const MEASURES: readonly Measure[] = [
   { name: 'vcpuStallS', what: 'vCPU stood still', unit: 's', of: (r) => r.vcpuStallMs / 1000 },
   { name: 'wireMB', what: 'bytes on the link', unit: 'MB', of: (r) => r.wireBytes / 1e6 },
   { name: 'cpuS', what: 'CPU beside the guest', unit: 's', of: (r) => r.cpuS },
+  { name: 'cpuAfterStopS', what: '  of it after STOP', unit: 's', of: (r) => r.cpuS - r.cpuBeforeS },
 ];
 
 export type Figures = Readonly<Record<string, Figure>>;

@@ -10,12 +10,13 @@ import { hostNowMs } from '../../e2e/lib/serial.ts';
 import { timelineOf, type Heartbeat } from '../../e2e/lib/timeline.ts';
 import { figuresOf, type Figures } from '../../e2e/qemu/native.ts';
 import type { QemuParts } from '../../e2e/qemu/install.ts';
-import { Meter } from './meter.ts';
+import { Meter, total, type CpuSeconds } from './meter.ts';
 import type { Scenario, Sizes, WayName } from './plan.ts';
 import { prepareWay, type Moved, type OwnStall } from './ways.ts';
 
 /** How often it is looked whether the guest is as fast as before. */
 const LOOK_MS = 250;
+const STOP_MS = 120_000;
 /** Watched at least this long after the last page: a gap there would count too. */
 const WATCH_MS = 1000;
 
@@ -32,7 +33,9 @@ export interface Run extends Omit<Figures, 'back90Ms'> {
   readonly wireBytes: number;
   /** Without the vCPU threads, until whole. */
   readonly cpuS: number;
-  readonly helpersCpuS: number;
+  /** The part of it before the source's STOP. */
+  readonly cpuBeforeS: number;
+  readonly cpuByProcessS: CpuSeconds;
   readonly guestCpuS: number;
   readonly steps: Moved['steps'];
   readonly verifiedPages: number;
@@ -83,9 +86,11 @@ async function measured({ parts, sizes, scenario, way: name, keep, signal }: Run
   signal.throwIfAborted();
   const to = await start({ role: 'destination', host: hosts.destination, ...(way.shim && { shim: way.shim }) });
   await sleep(sizes.beforeMs, undefined, { signal });
-  const helpers = way.helpers.map(({ pid }) => pid);
-  const meter = await Meter.start({ hosts, from, to, helpers }, hostNowMs);
-  const moved = await way.migrate(from, to, meter);
+  const meter = await Meter.start({ hosts, from, to, helpers: way.helpers }, hostNowMs);
+  const [moved] = await Promise.all([
+    way.migrate(from, to, meter),
+    from.qmp.waitFor('STOP', undefined, STOP_MS).then(() => meter.mark()),
+  ]);
   const seen = { ...moved, ...switchover(from, to), completedAtMs: moved.wholeAtMs };
   const beats = await untilBack(() => ({ ...seen, beats: timelineOf(from.serial, to.serial) }), sizes, signal);
   const verified = await to.serial.verify();
@@ -102,8 +107,9 @@ async function measured({ parts, sizes, scenario, way: name, keep, signal }: Run
     vcpuStallMs: cost.vcpuStallMs(seen.resumeAtMs),
     ownStall,
     wireBytes: cost.wireBytes,
-    cpuS: cost.qemuCpuS + cost.helpersCpuS,
-    helpersCpuS: cost.helpersCpuS,
+    cpuS: total(cost.cpuS),
+    cpuBeforeS: total(cost.cpuBeforeS),
+    cpuByProcessS: cost.cpuS,
     guestCpuS: cost.guestCpuS,
     steps,
     verifiedPages: verified.pages,

@@ -42,7 +42,7 @@ export interface Way {
   readonly helpers: readonly Program[];
   migrate(from: Qemu, to: Qemu, meter: Meter): Promise<Moved>;
   /** What every process of it said, by its name. */
-  said(): Readonly<Record<string, string>>;
+  said(): Readonly<Record<string, readonly JsonLine[]>>;
 }
 
 export interface Place {
@@ -89,7 +89,7 @@ async function pagewake({ hosts, folder, scope }: Place): Promise<Way> {
   return {
     shim: { socket: join(sockets, SOCKET_NAME), vm: 'guest' },
     helpers: programs,
-    said: () => Object.fromEntries(programs.map(({ name, stderr }) => [name, stderr])),
+    said: () => Object.fromEntries(programs.map(({ name, lines }) => [name, lines])),
     migrate: async (from, to, meter) => {
       const startedAtMs = hostNowMs();
       const cli = new Program('pagewake migrate qemu', hosts.source, [
@@ -100,7 +100,7 @@ async function pagewake({ hosts, folder, scope }: Place): Promise<Way> {
       ]);
       scope.after(() => cli.stop());
       programs.push(cli);
-      meter.add(cli.pid);
+      meter.add('orchestrator', cli.pid);
       return { startedAtMs, ...(await followed(cli, meter)) };
     },
   };

@@ -24,8 +24,8 @@ const [plain] = SCENARIOS as [Scenario];
 function runOf(way: WayName, wholeMs: number, values: Partial<Run> = {}): Run {
   return {
     ...{ scenario: plain.name, way, wholeMs, downtimeMs: 10, longestGapMs: 400, back90Ms: 4000, isBack: true },
-    ...{ toStopMs: 50, vcpuStallMs: 2000, ownStall: { how: 'test' }, wireBytes: 6e8, cpuS: 2, helpersCpuS: 0 },
-    ...{ guestCpuS: 3, steps: [], verifiedPages: 1000, wrongPages: 0 },
+    ...{ toStopMs: 50, vcpuStallMs: 2000, ownStall: { how: 'test' }, wireBytes: 6e8, cpuS: 2, cpuBeforeS: 1 },
+    ...{ cpuByProcessS: {}, guestCpuS: 3, steps: [], verifiedPages: 1000, wrongPages: 0 },
     ...values,
   };
 }
