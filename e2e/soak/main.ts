@@ -103,7 +103,8 @@ async function once(
         destination: { address: agents.destination.address },
       });
       const death = killAtRandom ? killWhile(result, to, agents.destination, killAtRandom) : Promise.resolve();
-      const { migration } = await result.finally(() => death);
+      await Promise.allSettled([result, death]);
+      const { migration } = await result;
       const verified = await to.control.send('verify');
       const stats = await to.control.send('stats');
       if (verified['wrong'] !== 0 || stats['wrong'] !== 0)
