@@ -1,4 +1,4 @@
-/** A process with a memfd that a real userfaultfd watches, or does not: the VMM on the destination of a migration, as others see it. */
+/** A process with a memory file that a real userfaultfd watches, or does not: the VMM on the destination of a migration, as others see it. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,17 +23,28 @@ export function lacking(...names: readonly string[]): string | false {
   return false;
 }
 
-export interface WatchedMemfd {
+export interface Watched {
   readonly pid: number;
-  /** /proc/PID/fd/N */
   readonly path: string;
   watch(mode: 'missing' | 'minor'): void;
   unwatch(): void;
   kill(): Promise<void>;
 }
 
-/** Not watched to begin with. Nobody touches its memory. It holds `other` too, as descriptor 3, and never maps it. */
-export async function startWatchedMemfd(t: TestContext, pages: number, other?: number): Promise<WatchedMemfd> {
+/** At /proc/PID/fd/N. Not watched to begin with. Nobody touches its memory. It holds `other` too, as descriptor 3, and never maps it. */
+export async function startWatchedMemfd(t: TestContext, pages: number, other?: number): Promise<Watched> {
+  const watched = await start(t, 'memfd', pages, other);
+  const descriptors = `/proc/${String(watched.pid)}/fd`;
+  const number = readdirSync(descriptors).find((n) => readlinkSync(join(descriptors, n)).startsWith('/memfd:toucher'));
+  return { ...watched, path: join(descriptors, number ?? assert.fail('it has no memfd')) };
+}
+
+/** The same with a file on a tmpfs, as QEMU has it, which is made if it is not there. */
+export async function startWatchedFile(t: TestContext, path: string, pages: number): Promise<Watched> {
+  return { ...(await start(t, path, pages)), path };
+}
+
+async function start(t: TestContext, kind: string, pages: number, other?: number): Promise<Omit<Watched, 'path'>> {
   const folder = mkdtempSync(join(tmpdir(), 'pagewake-watched-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const child = spawn(PROGRAM, { stdio: ['pipe', 'pipe', 'inherit', other] });
@@ -51,18 +62,15 @@ export async function startWatchedMemfd(t: TestContext, pages: number, other?: n
       resolve({ data, fds });
     });
   });
-  child.stdin?.write(`map memfd ${String(pages)} 0 ${String(UFFD_FEATURE.minorShmem)} ${socket}\n`);
+  child.stdin?.write(`map ${kind} ${String(pages)} 0 ${String(UFFD_FEATURE.minorShmem)} ${socket}\n`);
   const { data, fds } = await came;
   listener.close();
   const uffd = Uffd.adopt(fds[0] ?? assert.fail('no userfaultfd came over'));
   t.after(() => uffd.close());
   const pid = child.pid ?? assert.fail('no pid');
-  const descriptors = `/proc/${String(pid)}/fd`;
-  const number = readdirSync(descriptors).find((n) => readlinkSync(join(descriptors, n)).startsWith('/memfd:toucher'));
   const address = Number(data.toString());
   return {
     pid,
-    path: join(descriptors, number ?? assert.fail('it has no memfd')),
     // By a descriptor that came over: the kernel registers the memory of the process that opened it.
     watch: (mode) => {
       uffd.register(address, pages * K4, { missing: mode === 'missing', wp: false, minor: mode === 'minor' });

@@ -7,7 +7,9 @@ import type { GuestImage, ImageShare, ZeroRunList } from '../domain/guest-image.
 import { longestHoles, MAX_HOLES } from '../domain/holes.ts';
 import { zeroRunList } from '../domain/zero-table.ts';
 import { told } from './outcome.ts';
-import { refuseTrappedFile, type FileIdentity } from './trapped-file.ts';
+import type { FileWatchers } from './file-watchers.ts';
+import type { FileIdentity } from './proc-maps.ts';
+import { refuseTrappedFiles } from './trapped-file.ts';
 
 /** `shared`: a VMM has it mapped. `snapshot`: nobody writes it any more. */
 export type FileKind = 'shared' | 'snapshot';
@@ -39,7 +41,11 @@ const READABLE_KINDS: readonly string[] = ['memfd-or-shmem', 'hugetlbfs', 'regul
  * Opens the files of the regions and finds their holes, while their guest may run. Rejects with INVALID_ARGUMENT, GEOMETRY_MISMATCH (a file is too
  * short), MEMORY_UNREADABLE (it cannot be opened, or another migration is still filling it).
  */
-export async function openFileImage(kind: FileKind, regions: readonly FileRegion[]): Promise<GuestImage> {
+export async function openFileImage(
+  kind: FileKind,
+  regions: readonly FileRegion[],
+  watchers: FileWatchers,
+): Promise<GuestImage> {
   checkRegions(regions, 'file_offset');
   const files = new Map<string, OpenFile>();
   const fileOf = ({ path }: FileRegion): OpenFile => files.get(path) ?? open(kind, path);
@@ -49,7 +55,9 @@ export async function openFileImage(kind: FileKind, regions: readonly FileRegion
     const keys = regions.map((region) => keyOf(fileOf(region).identity));
     checkOverlap(regions, 'file_offset', (index) => keys[index] ?? '');
     for (const [index, region] of regions.entries()) checkSize(kind, index, region, fileOf(region));
-    for (const { path, identity } of files.values()) await refuseTrappedFile(WHAT[kind], path, identity);
+    // A regular file cannot be watched.
+    const watchable = [...files.values()].filter(({ file }) => file.kind() !== 'regular');
+    await refuseTrappedFiles(watchable, watchers);
     const found = await Promise.all(regions.map((region, index) => findHoles(index, region, fileOf(region))));
     const holes = longestHoles(found, MAX_HOLES);
     const backed = regions.map((region, index) => ({

@@ -1,16 +1,18 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { linkSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { ErrorReason } from '@pagewake/agent-kit';
 import { MemoryFile } from '@pagewake/native';
 import { startAgent, TOKEN } from '../../test/agent.ts';
 import { failureOf, reasonOf } from '../../test/conversation.ts';
 import { K4, makeMemfd } from '../../test/guests.ts';
 import { memfd, region } from '../../test/reading.ts';
-import { lacking, startWatchedMemfd } from '../../test/watched-memfd.ts';
-import { identityOf } from './trapped-file.ts';
+import { lacking, startWatchedFile, startWatchedMemfd } from '../../test/watched-memfd.ts';
+import { markOf } from './proc-maps.ts';
 
 const PAGES = 16;
 const BUDGET = { timeout: 20_000 };
@@ -102,13 +104,82 @@ test('a memory file is held from Register on: its process may go before the paus
   assert.equal(failure.reason, ErrorReason.MEMORY_UNREADABLE);
 });
 
-test('device and inode of a mapping are read as stat gives them', () => {
-  const line = '7f0000000000-7f0000100000 rw-s 00000000 00:01 99                         /memfd:ram (deleted)';
-  assert.deepEqual(identityOf(line), { dev: 1n, ino: 99n });
-  assert.deepEqual(identityOf('400000-402000 r--p 00000000 103:12345 7 /bin/vmm'), {
-    dev: (0x103n << 8n) | (0x123n << 20n) | 0x45n,
-    ino: 7n,
-  });
-  assert.equal(identityOf('VmFlags: rd wr sh mr mw me ms um'), undefined);
-  assert.equal(identityOf('Rss:                   0 kB'), undefined);
+for (const mode of ['missing', 'minor'] as const)
+  test(
+    `a file on a tmpfs that any process watches for ${mode} faults is refused until that process is done with it`,
+    WATCHES[mode],
+    async (t) => {
+      const { source } = await startAgent(t);
+      const guest = await startWatchedFile(t, join(sharedFolder(t), 'ram'), PAGES);
+      guest.watch(mode);
+      const failure = await failureOf(source.register(registration(guest.path)));
+      assert.equal(failure.reason, ErrorReason.MEMORY_UNREADABLE);
+      assert.match(failure.message, /userfaultfd .*Wait until that migration is completed/);
+      assert(failure.message.includes(guest.path) && failure.message.includes(`process ${String(guest.pid)}`));
+      guest.unwatch();
+      assert.equal(await reasonOf(source.register(registration(guest.path))), 'none');
+    },
+  );
+
+test(
+  'of several files the one that is watched is named, by whatever name it was registered',
+  WATCHES.missing,
+  async (t) => {
+    const { source } = await startAgent(t);
+    const folder = sharedFolder(t);
+    const names = ['first', 'second', 'alias'].map((name) => join(folder, name));
+    const [first = '', second = '', alias = ''] = names;
+    await startWatchedFile(t, first, PAGES);
+    const guest = await startWatchedFile(t, second, PAGES);
+    guest.watch('missing');
+    linkSync(second, alias);
+    const regions = [first, alias].map((path) => ({ ...region(K4, PAGES), path }));
+    const failure = await failureOf(
+      source.register({ vmId: 'vm', token: TOKEN, memory: { kind: { case: 'file', value: { path: '', regions } } } }),
+    );
+    assert.match(
+      failure.message,
+      new RegExp(`^memory file ${alias} is registered with a userfaultfd in process ${String(guest.pid)}`),
+    );
+  },
+);
+
+test('a memfd that another process than the named one watches is refused', WATCHES.missing, async (t) => {
+  const { source } = await startAgent(t);
+  const guest = await startWatchedMemfd(t, PAGES);
+  const ours = MemoryFile.open(guest.path, { write: false });
+  t.after(() => ours.close());
+  const path = `/proc/${String(process.pid)}/fd/${String(ours.fd)}`;
+  assert.equal(await reasonOf(source.register(registration(path))), 'none');
+  guest.watch('missing');
+  assert.match(
+    (await failureOf(source.register(registration(path)))).message,
+    new RegExp(`process ${String(guest.pid)}:`),
+  );
 });
+
+test('processes that come and go meanwhile do not matter', WATCHES.missing, async (t) => {
+  const { source } = await startAgent(t);
+  const guest = await startWatchedFile(t, join(sharedFolder(t), 'ram'), PAGES);
+  const stop = new AbortController();
+  const churn = (async () => {
+    while (!stop.signal.aborted) await once(spawn('/bin/true'), 'exit');
+  })();
+  for (let round = 0; round < 8; round++)
+    assert.equal(await reasonOf(source.register(registration(guest.path))), 'none');
+  guest.watch('missing');
+  assert.equal(await reasonOf(source.register(registration(guest.path))), 'MEMORY_UNREADABLE');
+  stop.abort();
+  await churn;
+});
+
+test('device and inode are written as in maps', () => {
+  assert.equal(markOf({ dev: 1n, ino: 99n }), ' 00:01 99 ');
+  assert.equal(markOf({ dev: (0x103n << 8n) | (0x123n << 20n) | 0x45n, ino: 7n }), ' 103:12345 7 ');
+});
+
+function sharedFolder(t: TestContext): string {
+  const folder = mkdtempSync('/dev/shm/pagewake-trapped-');
+  t.after(() => rmSync(folder, { recursive: true }));
+  return folder;
+}

@@ -1,17 +1,20 @@
 /**
- * Refuses a memory file that is not whole yet: one that a process has mapped and registered with a userfaultfd, as the destination of an
- * earlier migration does. Its holes are pages that have not come, and would be told as zeros. (The process kind asks the native core, which
- * answers EBUSY to the same.) Who has a file mapped can be looked up only where the path names a process: /proc/PID/fd/N.
+ * Refuses memory files that are not whole yet: that a process has mapped and registered with a userfaultfd, as the destination of an earlier
+ * migration does. Their holes are pages that have not come, and would be told as zeros. (The process kind asks the native core, which answers
+ * EBUSY to the same.) Every process is looked at, as a file on a tmpfs names none; one that the path does name (/proc/PID/fd/N) has to answer.
  */
-import { createReadStream } from 'node:fs';
 import { readlink, realpath, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
+import type { FileWatchers, Watcher } from './file-watchers.ts';
+import { markOf, watchedIn, type FileIdentity } from './proc-maps.ts';
 
-/** What tells one file from another, as fstat gives it. */
-export interface FileIdentity {
-  readonly dev: bigint;
-  readonly ino: bigint;
+export interface NamedFile {
+  /** "memory file /dev/shm/ram" */
+  readonly name: string;
+  readonly path: string;
+  /** Of what was opened there. */
+  readonly identity: FileIdentity;
 }
 
 interface DescriptorOwner {
@@ -25,30 +28,51 @@ const PROC_MAGIC = 0x9fa0;
 /** As many links as the kernel follows. */
 const MAX_LINKS = 40;
 
-/**
- * `file` is what was opened at `path`. Rejects with MEMORY_UNREADABLE if the process that the path names has it mapped with a userfaultfd
- * for missing or minor faults, and if that cannot be found out: then it may be so. Any other path passes.
- */
-export async function refuseTrappedFile(what: string, path: string, file: FileIdentity): Promise<void> {
-  const owner = await descriptorOwner(path);
-  if (owner === undefined) return;
-  let trapped: boolean;
+/** Rejects with MEMORY_UNREADABLE if a process watches one of the files, or if that cannot be found out: then it may be so. */
+export async function refuseTrappedFiles(files: readonly NamedFile[], watchers: FileWatchers): Promise<void> {
+  for (const file of files) await refuseIfOwnerWatches(file);
+  const [first] = files;
+  if (first === undefined) return;
+  let watcher: Watcher | undefined;
   try {
-    trapped = await isTrapped(owner, file);
+    watcher = await watchers.find(files.map(({ identity }) => markOf(identity)));
   } catch (error) {
-    throw new PagewakeError(
-      ErrorReason.MEMORY_UNREADABLE,
-      `${what} ${path}: whether all of it is there cannot be found out from process ${String(owner.pid)}: ${messageOf(error)}`,
-      { path, pid: owner.pid },
-      { cause: error },
-    );
+    throw notKnown(first, 'the processes that have it mapped', error, {});
   }
-  if (!trapped) return;
-  throw new PagewakeError(
+  if (watcher === undefined) return;
+  const { mark, pid } = watcher;
+  throw notWhole(files.find(({ identity }) => markOf(identity) === mark) ?? first, pid);
+}
+
+/** Before all others: what the path names need not be in our own proc, and is not passed over where it cannot be asked. */
+async function refuseIfOwnerWatches(file: NamedFile): Promise<void> {
+  const owner = await descriptorOwner(file.path);
+  if (owner === undefined) return;
+  const { pid, folder } = owner;
+  const mark = markOf(file.identity);
+  const whom = `process ${String(pid)}`;
+  const watched = await watchedIn(folder, [mark]).catch((error: unknown) => {
+    throw notKnown(file, whom, error, { pid });
+  });
+  if (watched === undefined) throw notKnown(file, whom, 'it has exited', { pid });
+  if (watched.has(mark)) throw notWhole(file, pid);
+}
+
+function notWhole({ name, path }: NamedFile, pid: number): PagewakeError {
+  return new PagewakeError(
     ErrorReason.MEMORY_UNREADABLE,
-    `${what} ${path} is registered with a userfaultfd in process ${String(owner.pid)}: it is the destination of a migration and not whole ` +
+    `${name} is registered with a userfaultfd in process ${String(pid)}: it is the destination of a migration and not whole ` +
       'yet. Wait until that migration is completed, then try again',
-    { path, pid: owner.pid },
+    { path, pid },
+  );
+}
+
+function notKnown(file: NamedFile, whom: string, cause: unknown, about: { readonly pid?: number }): PagewakeError {
+  return new PagewakeError(
+    ErrorReason.MEMORY_UNREADABLE,
+    `${file.name}: whether all of it is there cannot be found out from ${whom}: ${messageOf(cause)}`,
+    { path: file.path, ...about },
+    { cause },
   );
 }
 
@@ -70,42 +94,4 @@ async function descriptorOwner(path: string): Promise<DescriptorOwner | undefine
   // A process that has gone took its folder along: by its number it is still one that cannot be asked.
   const [, process, pid] = /^(\/proc\/(\d+)(?:\/task\/\d+)?)\/fd\/\d+$/.exec(resolve(path)) ?? [];
   return process === undefined ? undefined : { folder: process, pid: Number(pid) };
-}
-
-/** Off the event loop: the kernel walks page tables for each mapping, and other VMs are being served meanwhile. */
-async function isTrapped(owner: DescriptorOwner, file: FileIdentity): Promise<boolean> {
-  let mappings = 0;
-  let ours = false;
-  for await (const line of linesOf(join(owner.folder, 'smaps'))) {
-    const mapping = identityOf(line);
-    if (mapping !== undefined) {
-      mappings++;
-      ours = mapping.dev === file.dev && mapping.ino === file.ino;
-    } else if (ours && /^VmFlags:.* u[mi]\b/.test(line)) return true;
-  }
-  // A process that has exited but is not reaped has a list without a line.
-  if (mappings === 0) throw new Error('it has exited');
-  return false;
-}
-
-/** Not by node:readline, which does not hand on that a read failed (ESRCH: exited meanwhile). */
-async function* linesOf(path: string): AsyncGenerator<string> {
-  let rest = '';
-  for await (const chunk of createReadStream(path, 'latin1') as AsyncIterable<string>) {
-    const lines = (rest + chunk).split('\n');
-    rest = lines.pop() ?? '';
-    yield* lines;
-  }
-}
-
-/** Of the line that begins a mapping in smaps: `start-end perms offset major:minor inode name`. */
-export function identityOf(line: string): FileIdentity | undefined {
-  const [, major, minor, inode] = /^[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)/.exec(line) ?? [];
-  if (major === undefined || minor === undefined || inode === undefined) return undefined;
-  return { dev: deviceNumber(BigInt(`0x${major}`), BigInt(`0x${minor}`)), ino: BigInt(inode) };
-}
-
-/** As makedev(3) of glibc packs it, and so stat: the low 12 bits of the major and 8 of the minor first, the rest above. */
-function deviceNumber(major: bigint, minor: bigint): bigint {
-  return ((major & ~0xfffn) << 32n) | ((major & 0xfffn) << 8n) | ((minor & ~0xffn) << 12n) | (minor & 0xffn);
 }

@@ -4,14 +4,15 @@ import type { FileRegion, MemorySource, ProcessRegion, RegionGeometry } from '@p
 import type { PlacedRegion } from '../../domain/geometry.ts';
 import type { GuestImage, Region } from '../../domain/guest-image.ts';
 import { openFileImage, type FileRegion as PlacedFileRegion } from '../file-image.ts';
+import type { FileWatchers } from '../file-watchers.ts';
 import { openProcessImage } from '../process-image.ts';
 import { regionOf } from './wire.ts';
 
 /** Rejects as the images do, and with INVALID_ARGUMENT where the request lacks a part. */
-export async function openImage(memory: MemorySource | undefined): Promise<GuestImage> {
+export async function openImage(memory: MemorySource | undefined, watchers: FileWatchers): Promise<GuestImage> {
   const kind = memory?.kind;
-  if (kind?.case === 'file') return openFileImage('shared', fileRegions(kind.value));
-  if (kind?.case === 'snapshot') return openFileImage('snapshot', fileRegions(kind.value));
+  if (kind?.case === 'file') return openFileImage('shared', fileRegions(kind.value), watchers);
+  if (kind?.case === 'snapshot') return openFileImage('snapshot', fileRegions(kind.value), watchers);
   if (kind?.case === 'process') return openProcessImage(kind.value.pid, kind.value.regions.map(processRegion));
   throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, 'memory is missing: give a file, a process or a snapshot', {
     field: 'memory',

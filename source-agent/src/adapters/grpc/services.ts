@@ -5,6 +5,7 @@ import { nativeCodec } from '../codec.ts';
 import { FaultConnection, KEPT_SLABS, SLAB_BYTES, type FaultConnectionContext } from '../faults/connection.ts';
 import { openFaultPort, type FaultPort, type FaultPortOptions } from '../faults/port.ts';
 import { SlabPool } from '../faults/slab.ts';
+import { FileWatchers } from '../file-watchers.ts';
 import { ServeTracer } from '../serve-tracer.ts';
 import { VmRecords } from '../vm-records.ts';
 import { BulkHost, type BulkOptions } from '../bulk/host.ts';
@@ -42,6 +43,7 @@ export function sourceServices(
   const toStatus = (error: unknown) => toServiceError(error, onBug);
   const records = folder && new VmRecords(folder, log);
   const registry = new VmRegistry(undefined, records);
+  const watchers = new FileWatchers((about, text) => log.warn(about, text));
   const tracer = new ServeTracer(telemetry);
   const { compression, faultCompression } = config;
   let faultPort: FaultPort | undefined;
@@ -57,7 +59,7 @@ export function sourceServices(
   let bulk: BulkHost | undefined;
   return {
     services: [
-      implement(SourceService, sourceHandlers(registry, records, log), toStatus),
+      implement(SourceService, sourceHandlers({ registry, records, watchers, log }), toStatus),
       implement(
         PageService,
         pageHandlers({
@@ -74,7 +76,7 @@ export function sourceServices(
         toStatus,
       ),
     ],
-    restore: async () => records?.restore(registry, openImage),
+    restore: async () => records?.restore(registry, (memory) => openImage(memory, watchers)),
     async listenForFaults(options) {
       faultPort = await openFaultPort(options, (socket) => void new FaultConnection(socket, connections));
     },

@@ -3,20 +3,24 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Logger } from '@pagewake/agent-kit';
 import type { Handlers, SourceService } from '@pagewake/proto';
 import type { VmRegistry } from '../../domain/registry.ts';
+import type { FileWatchers } from '../file-watchers.ts';
 import type { VmRecords } from '../vm-records.ts';
 import { openImage } from './memory.ts';
 import { regionMessages, STATE } from './wire.ts';
 
-/** Without `records` nothing of a VM outlives the agent. */
-export function sourceHandlers(
-  registry: VmRegistry,
-  records: VmRecords | undefined,
-  log: Logger,
-): Handlers<typeof SourceService> {
+export interface SourceContext {
+  readonly registry: VmRegistry;
+  /** Undefined: nothing of a VM outlives the agent. */
+  readonly records: VmRecords | undefined;
+  readonly watchers: FileWatchers;
+  readonly log: Logger;
+}
+
+export function sourceHandlers({ registry, records, watchers, log }: SourceContext): Handlers<typeof SourceService> {
   return {
     async register({ vmId, token, memory }) {
       registry.checkRegister(vmId, token);
-      const vm = registry.register(vmId, token, await openImage(memory));
+      const vm = registry.register(vmId, token, await openImage(memory, watchers));
       if (memory !== undefined) records?.registered(vm, memory);
       log.info(
         { vmId, generation: vm.generation, regions: vm.regions.length, memory: memory?.kind.case },
