@@ -62,6 +62,38 @@ test('whoever only iterates gets the events, and then the failure', WHOLE, async
   assert.equal(migration.phase, 'failed-untouched');
 });
 
+test(
+  'of two migrations of one guest in the same moment one is refused with nothing changed, and the other moves it',
+  WHOLE,
+  async (t) => {
+    const stage = await setStage(t);
+    // Both have looked at the guest before either goes on.
+    const both = Promise.withResolvers<void>();
+    let looked = 0;
+    const drivers = [0, 1].map(() => {
+      const inner = driverFor(stage);
+      const describeMemory: VmmDriver['describeMemory'] = async (signal) => {
+        const described = await inner.describeMemory(signal);
+        if (++looked === 2) both.resolve();
+        await both.promise;
+        return described;
+      };
+      return changed(stage, { check: (signal) => inner.check(signal), describeMemory, close: () => inner.close() });
+    });
+    const ends = await Promise.allSettled(drivers.map((driver) => migrate(optionsFor(stage, driver)).result));
+    const failures = ends.filter((end) => end.status === 'rejected').map(({ reason }) => reason as unknown);
+    assert.equal(failures.length, 1, String(failures));
+    const [failure] = failures;
+    assert.ok(failure instanceof MigrationError, String(failure));
+    assert.equal(failure.outcome, 'failed-untouched');
+    assert.match(
+      failure.message,
+      /VM testvmm is being migrated already: .* as (registered|ready|serving), generation \d+; /,
+    );
+    assert.equal((await stage.to.ask('verify'))['wrong'], 0);
+  },
+);
+
 test('told to stop in the blackout: everything is taken back', WHOLE, async (t) => {
   const stage = await setStage(t);
   const stop = new AbortController();

@@ -7,7 +7,7 @@ import { refuseIfAborted, unlessAborted } from './abort.ts';
 import { connectDestination, connectSource, type DestinationAgent, type SourceAgent } from './agents.ts';
 import { downtimeOf, type Downtime } from './downtime.ts';
 import { GuestNeverRan, type EarlyHandOver, type SourceMemory, type VmmInstant } from './drivers/driver.ts';
-import { AlreadyMigrating, refuseIfMigrating } from './registered.ts';
+import { AlreadyMigrating, refuseIfMigrating, registerVm } from './registered.ts';
 import { cancelledByCaller, MigrationError } from './errors.ts';
 import { EventQueue, type MigrationEvent, type Step } from './events.ts';
 import type { MigrateOptions, MigrationResult } from './options.ts';
@@ -134,12 +134,8 @@ class MigrationRun {
     this.#checked = true;
     const token = randomBytes(TOKEN_BYTES);
     const vmId = this.#vmId;
-    const { generation } = await this.#step('register', async () => {
-      await refuseIfMigrating(this.#source, vmId, this.#signal);
-      return this.#source.call((c, o) => c.register({ vmId, memory: described.memory, token }, o), {
-        signal: this.#signal,
-      });
-    });
+    const registration = { vmId, memory: described.memory, token };
+    const generation = await this.#step('register', () => registerVm(this.#source, registration, this.#signal));
     this.#generation = generation;
     const { wire } = this.#trace;
     const started = await this.#step('start', () =>

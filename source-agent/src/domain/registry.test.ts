@@ -102,6 +102,25 @@ test('Register fences the older generation: its session ends, its memory closes,
   );
 });
 
+test('unless registered: a VM in any state but completed is refused and stays as it is, and its state is told', () => {
+  const registry = new VmRegistry(() => 1);
+  const image = new FakeImage();
+  const again = (): unknown => registry.register('vm', TOKEN, image, true);
+  const { generation } = registry.register('vm', TOKEN, new FakeImage(), true);
+  assert.throws(again, {
+    reasonName: 'MIGRATION_EXISTS',
+    metadata: { vm_id: 'vm', state: 'registered', generation: '1' },
+  });
+  assert.equal(image.closes, 1, 'an image that is refused is closed');
+  registry.setPaused('vm', generation, true);
+  assert.throws(again, { metadata: { vm_id: 'vm', state: 'ready', generation: '1' } });
+  const session = open(registry, generation);
+  assert.throws(again, { metadata: { vm_id: 'vm', state: 'serving', generation: '1' } });
+  assert.equal(endOf(session), undefined);
+  session.vm.complete();
+  assert.equal(registry.register('vm', TOKEN, new FakeImage(), true).generation, 2);
+});
+
 test('a failed Register leaves the older generation in force', () => {
   const registry = new VmRegistry(() => 1);
   const { generation } = ready(registry);

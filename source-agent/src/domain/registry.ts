@@ -38,8 +38,11 @@ export class VmRegistry {
     this.#keeper = keeper;
   }
 
-  /** To be asked before the VM's memory is opened, which takes its time. Throws INVALID_ARGUMENT, PAGES_SERVED. */
-  checkRegister(vmId: string, token: Uint8Array): void {
+  /**
+   * To be asked before the VM's memory is opened, which takes its time. `unlessRegistered`: it is not to be taken from anybody. Throws
+   * INVALID_ARGUMENT, MIGRATION_EXISTS, PAGES_SERVED.
+   */
+  checkRegister(vmId: string, token: Uint8Array, unlessRegistered = false): void {
     checkName(vmId, 'vm_id');
     if (token.length < TOKEN_BYTES.least || token.length > TOKEN_BYTES.most) {
       throw new PagewakeError(
@@ -49,6 +52,13 @@ export class VmRegistry {
       );
     }
     const older = this.#vms.get(vmId);
+    if (unlessRegistered && older !== undefined && older.state !== 'completed') {
+      throw new PagewakeError(
+        ErrorReason.MIGRATION_EXISTS,
+        `VM ${vmId} is ${older.state} already, generation ${String(older.generation)}; release it if nobody migrates it any more`,
+        { vm_id: vmId, state: older.state, generation: older.generation },
+      );
+    }
     if (older?.wasRead === true) {
       throw older.pagesServedError('release it with force before it is registered again');
     }
@@ -56,11 +66,11 @@ export class VmRegistry {
 
   /**
    * Takes a VM in under the next generation and fences the older one. The image belongs to the registry from here on: it is closed where this
-   * throws, as `checkRegister` does. Of two that open the same VM's memory at once the later one fences the earlier.
+   * throws, as `checkRegister` does. Of two that open the same VM's memory at once the later one fences the earlier, or is refused.
    */
-  register(vmId: string, token: Uint8Array, image: GuestImage): Vm {
+  register(vmId: string, token: Uint8Array, image: GuestImage, unlessRegistered = false): Vm {
     try {
-      this.checkRegister(vmId, token);
+      this.checkRegister(vmId, token, unlessRegistered);
     } catch (error) {
       image.close();
       throw error;

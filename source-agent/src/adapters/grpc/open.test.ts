@@ -38,6 +38,17 @@ interface Wish {
 }
 const open = (agent: TestAgent, wish: Wish) => readOpen(agent.pages.open(wish));
 
+test('of several that register a VM at once, unless it is registered, one is let in', BUDGET, async (t) => {
+  const { source } = await startAgent(t);
+  const file = makeMemfd(t, PAGES * K4);
+  const memory = fileOf(file.path, [{ geometry: { pageSizeBytes: K4, pageCount: PAGES }, fileOffset: 0n }]);
+  const asked = Array.from({ length: 8 }, () =>
+    reasonOf(source.register({ vmId: 'vm', token: TOKEN, memory, unlessRegistered: true })),
+  );
+  assert.deepEqual((await Promise.all(asked)).toSorted(), [...Array<string>(7).fill('MIGRATION_EXISTS'), 'none']);
+  assert.equal((await source.list({})).vms.length, 1);
+});
+
 test('Open gives session, geometry, the number of data pages, and every zero page', BUDGET, async (t) => {
   const { agent, generation, wish } = await servedVm(t);
   const opened = await open(agent, wish);

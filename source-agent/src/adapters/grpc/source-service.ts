@@ -18,9 +18,9 @@ export interface SourceContext {
 
 export function sourceHandlers({ registry, records, watchers, log }: SourceContext): Handlers<typeof SourceService> {
   return {
-    async register({ vmId, token, memory }) {
-      registry.checkRegister(vmId, token);
-      const vm = registry.register(vmId, token, await openImage(memory, watchers));
+    async register({ vmId, token, memory, unlessRegistered }) {
+      registry.checkRegister(vmId, token, unlessRegistered);
+      const vm = registry.register(vmId, token, await openImage(memory, watchers), unlessRegistered);
       if (memory !== undefined) records?.registered(vm, memory);
       log.info(
         { vmId, generation: vm.generation, regions: vm.regions.length, memory: memory?.kind.case },

@@ -188,6 +188,14 @@ export declare type RegisterRequest = Message<"pagewake.v1.RegisterRequest"> & {
    * @generated from field: bytes token = 3;
    */
   token: Uint8Array;
+
+  /**
+   * Refused with MIGRATION_EXISTS where the VM is registered already and not completed. Without it the older generation is fenced, and whoever
+   * moves it. Of several that ask at once with it one is let in.
+   *
+   * @generated from field: bool unless_registered = 4;
+   */
+  unlessRegistered: boolean;
 };
 
 /**
