@@ -36,6 +36,8 @@ const PANEL = { width: 430, height: 230 } as const;
 const MARGIN = { left: 44, right: 12, top: 40, bottom: 30 } as const;
 const HEADER_HEIGHT = 84;
 const TICKS = 5;
+/** One run in which something else had the machine must not press all bars together: a line ends here, times the highest bar, and says how long it is. */
+const HIGHEST_LINE = 1.6;
 
 /** Told apart by lightness as well as by hue, on either background. */
 const COLOURS = { light: ['#b0b8c1', '#6b7682', '#0a7a6f'], dark: ['#6b7682', '#a9b4c0', '#2fc4b2'] } as const;
@@ -43,9 +45,9 @@ const COLOURS = { light: ['#b0b8c1', '#6b7682', '#0a7a6f'], dark: ['#6b7682', '#
 const STYLE = `
 text{font:12px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#24292f}
 .title{font-size:17px;font-weight:600}.panel{font-size:13px;font-weight:600}.small{font-size:10.5px}.muted{fill:#57606a}
-.back{fill:#ffffff}.grid{stroke:#d8dee4}.axis{stroke:#8c959f}.range{stroke:#24292f}
+.value{stroke:#ffffff;stroke-width:3px;paint-order:stroke;stroke-linejoin:round}.back{fill:#ffffff}.grid{stroke:#d8dee4}.axis{stroke:#8c959f}.range{stroke:#24292f}
 ${COLOURS.light.map((colour, index) => `.s${index}{fill:${colour}}`).join('')}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.muted{fill:#9ea7b3}.back{fill:#0d1117}.grid{stroke:#2b323b}.axis{stroke:#6e7681}.range{stroke:#e6edf3}${COLOURS.dark
+@media (prefers-color-scheme:dark){text{fill:#e6edf3}.muted{fill:#9ea7b3}.value{stroke:#0d1117}.back{fill:#0d1117}.grid{stroke:#2b323b}.axis{stroke:#6e7681}.range{stroke:#e6edf3}${COLOURS.dark
   .map((colour, index) => `.s${index}{fill:${colour}}`)
   .join('')}}
 `;
@@ -86,19 +88,26 @@ function barsOf(group: Group, left: number, x: ScaleBand<number>, y: ScaleLinear
     const from = left + (x(series) ?? 0);
     const middle = from + x.bandwidth() / 2;
     const height = at(y(0) - y(bar.value));
+    const [, top = Infinity] = y.domain();
+    const beyond =
+      bar.high > top ? [text(middle, MARGIN.top - 3, `↑ ${shortly(bar.high)}`, 'small muted', 'middle')] : [];
     return [
       `<rect x="${at(from)}" y="${at(y(bar.value))}" width="${at(x.bandwidth())}" height="${height}" class="s${series}"/>`,
-      ...(bar.high > bar.low ? [line(middle, y(bar.low), middle, y(bar.high), 'range')] : []),
-      text(middle, y(Math.max(bar.value, bar.high)) - 4, shortly(bar.value), 'small', 'middle'),
+      ...(bar.high > bar.low ? [line(middle, y(bar.low), middle, y(Math.min(bar.high, top)), 'range')] : []),
+      ...beyond,
+      text(middle, y(bar.value) - 4, shortly(bar.value), 'small value', 'middle'),
     ];
   });
 }
 
 function panelOf(panel: Panel, series: readonly string[]): string {
-  const values = panel.groups.flatMap(({ bars }) => bars.flatMap((bar) => (bar ? [bar.value, bar.high] : [])));
-  const y = scaleLinear([0, Math.max(...values, Number.MIN_VALUE)], [PANEL.height - MARGIN.bottom, MARGIN.top]).nice(
-    TICKS,
-  );
+  const bars = panel.groups.flatMap((group) => group.bars.filter((bar) => bar !== undefined));
+  const longest = Math.max(...bars.map(({ high }) => high), Number.MIN_VALUE);
+  const highest = Math.max(...bars.map(({ value }) => value), Number.MIN_VALUE);
+  const y = scaleLinear(
+    [0, Math.min(longest, HIGHEST_LINE * highest)],
+    [PANEL.height - MARGIN.bottom, MARGIN.top],
+  ).nice(TICKS);
   const groups = scaleBand(panel.groups.keys(), [MARGIN.left, PANEL.width - MARGIN.right]).padding(0.2);
   const within = scaleBand(series.keys(), [0, groups.bandwidth()]).padding(0.08);
   const drawn = panel.groups.flatMap((group, index) => {
