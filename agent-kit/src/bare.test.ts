@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { makeAuthority } from '../test/index.ts';
 import { BareClient } from './bare-client.ts';
@@ -12,41 +12,62 @@ import type { TlsFiles } from './tls.ts';
 const BUDGET = { timeout: 20_000 };
 const LOCAL = '127.0.0.1';
 
-/** Says everything back. */
-async function echo(t: TestContext, tls: TlsFiles = {}, silenceMs = 10_000): Promise<BareServer> {
+const FIRST = 'let me in';
+const GARBAGE = 'no message';
+
+/** Admits who says FIRST, after a moment; then says everything back. */
+async function echo(t: TestContext, tls: TlsFiles = {}, strangerMs = 10_000): Promise<BareServer> {
   const at = { host: LOCAL, port: 0 };
-  const options = { ...tls, at, maxMessageBytes: 1024 * 1024, silenceMs, highWaterMarkBytes: 65_536 };
-  const server = await startBareServer(options, (connection: BareConnection) => ({
-    onMessage: (message) => {
-      if (message.toString() === 'end') connection.end();
-      else connection.write(framed(message));
-    },
-    onDrain: () => undefined,
-    onClose: () => undefined,
-  }));
+  const options = { ...tls, at, maxMessageBytes: 1024 * 1024, strangerMs };
+  const server = await startBareServer(options, (connection: BareConnection) => {
+    let known = false;
+    return {
+      onMessage: (message) => {
+        const text = message.length < 64 ? message.toString() : '';
+        if (!known) {
+          known = true;
+          if (text === FIRST) setTimeout(() => connection.admit(), 20);
+          else if (text !== 'nothing is said to this') connection.end(framed(Buffer.from('refused')));
+        } else if (text === 'end') connection.end();
+        else connection.write(framed(message));
+      },
+      onRead: () => undefined,
+      onDrain: () => undefined,
+      onGarbage: () => connection.end(framed(Buffer.from(GARBAGE))),
+      onClose: () => undefined,
+    };
+  });
   t.after(() => server.close());
   return server;
 }
 
 interface Heard {
   readonly client: BareClient;
+  readonly answer: Promise<void>;
   readonly first: Promise<Buffer>;
   readonly ended: Promise<PagewakeError>;
 }
 
-function call(t: TestContext, port: number, link: ClientLinkOptions = {}): Heard {
+function call(t: TestContext, port: number, link: ClientLinkOptions = {}, answerWithinMs = 5000): Heard {
+  const answer = Promise.withResolvers<void>();
   const first = Promise.withResolvers<Buffer>();
   const ended = Promise.withResolvers<PagewakeError>();
   const client = new BareClient(
-    { address: `${LOCAL}:${port}`, link, connectTimeoutMs: 5000 },
     {
-      onConnect: () => undefined,
+      address: `${LOCAL}:${port}`,
+      link,
+      first: Buffer.from(FIRST),
+      maxMessageBytes: 1024 * 1024,
+      answerWithinMs,
+    },
+    {
+      onAnswer: answer.resolve,
       onMessage: (message) => first.resolve(Buffer.from(message)),
       onEnd: ended.resolve,
     },
   );
   t.after(() => client.close());
-  return { client, first: first.promise, ended: ended.promise };
+  return { client, answer: answer.promise, first: first.promise, ended: ended.promise };
 }
 
 async function answered(t: TestContext, port: number, link: ClientLinkOptions): Promise<string> {
@@ -56,13 +77,15 @@ async function answered(t: TestContext, port: number, link: ClientLinkOptions): 
 }
 
 test(
-  'a message is what was written, of any size, and what is written before the connection is there goes first',
+  'a message is what was written, of any size, and what is written before one is known waits until one is',
   BUDGET,
   async (t) => {
     const server = await echo(t);
     for (const length of [1, 5, 65_536, 1024 * 1024]) {
-      const { client, first } = call(t, server.port);
+      const { client, first, answer } = call(t, server.port);
       const message = Buffer.alloc(length, length % 251);
+      // Who is not known yet has no long messages.
+      if (length > 4096) await answer;
       client.write(message);
       assert((await first).equals(message), `${length} bytes`);
     }
@@ -99,17 +122,75 @@ test('nobody there is SOURCE_UNREACHABLE; an end after that is SOURCE_LOST', BUD
   assert.equal((await ended).reason, ErrorReason.SOURCE_LOST);
 });
 
-test('who says nothing, or more than a message may have, is let go', BUDGET, async (t) => {
+for (const [name, serve] of [
+  ['closes', (socket: Socket) => socket.destroy()],
+  ['says nothing', () => undefined],
+  ['greets in its own way', (socket: Socket) => socket.write('SSH-2.0-OpenSSH_9.2\r\n')],
+  ['speaks HTTP/2', (socket: Socket) => socket.write(Buffer.from('000012040000000000000300000064', 'hex'))],
+] as const)
+  test(`a port where another program ${name} is SOURCE_UNREACHABLE`, BUDGET, async (t) => {
+    const other = createServer((socket) => {
+      socket.on('error', () => undefined);
+      t.after(() => socket.destroy());
+      serve(socket);
+    });
+    await new Promise<void>((resolve) => other.listen(0, LOCAL, resolve));
+    t.after(() => other.close());
+    const address = other.address();
+    const port = typeof address === 'object' && address !== null ? address.port : 0;
+    assert.equal((await call(t, port, {}, 300).ended).reason, ErrorReason.SOURCE_UNREACHABLE);
+  });
+
+/** What a server says to these bytes until it closes. */
+async function answerTo(port: number, bytes: Buffer): Promise<string> {
+  const socket = connect({ host: LOCAL, port });
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  let text = '';
+  socket.on('error', () => undefined);
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
+  if (bytes.length > 0) socket.write(bytes);
+  await closed;
+  return text;
+}
+
+test('who says nothing, signs of life only, or what is not answered for is let go after a while', BUDGET, async (t) => {
   const server = await echo(t, {}, 200);
-  for (const bytes of [Buffer.alloc(0), Buffer.from([0, 0xff, 0xff, 0xff, 0xff]), Buffer.from([1, 0, 0, 0, 1, 9])]) {
-    const socket = connect({ host: LOCAL, port: server.port });
-    const closed = new Promise((resolve) => socket.once('close', resolve));
-    socket.on('error', () => undefined);
-    socket.resume();
-    if (bytes.length > 0) socket.write(bytes);
-    await closed;
-  }
+  for (const bytes of [Buffer.alloc(0), Buffer.alloc(5), framed(Buffer.from('nothing is said to this'))])
+    assert.equal(await answerTo(server.port, bytes), '');
 });
+
+test('a stranger’s first message is short, and what is no message is told so', BUDGET, async (t) => {
+  const server = await echo(t);
+  assert.match(await answerTo(server.port, Buffer.from([0, 0, 0, 0x10, 1])), new RegExp(GARBAGE));
+  assert.match(await answerTo(server.port, Buffer.from([1, 0, 0, 0, 1, 9])), new RegExp(GARBAGE));
+  assert.match(await answerTo(server.port, Buffer.alloc(5 * 300)), new RegExp(GARBAGE));
+  assert.match(await answerTo(server.port, framed(Buffer.from('who?'))), /refused/);
+});
+
+for (const secured of [false, true])
+  test(
+    `strangers make room for who comes after them${secured ? ', in the middle of TLS too' : ''}; who is known stays`,
+    BUDGET,
+    async (t) => {
+      const authority = secured ? makeAuthority(t) : undefined;
+      const server = await echo(t, authority?.issue(LOCAL));
+      const link = authority ? { tlsCa: authority.ca } : {};
+      const known = call(t, server.port, link);
+      await known.answer;
+      const strangers: Promise<unknown>[] = [];
+      for (let n = 0; n < 200; n++) {
+        const socket = connect({ host: LOCAL, port: server.port });
+        socket.on('error', () => undefined);
+        socket.resume();
+        t.after(() => socket.destroy());
+        strangers.push(new Promise((resolve) => socket.once('close', resolve)));
+      }
+      await Promise.all(strangers.slice(0, 100));
+      await call(t, server.port, link).answer;
+      known.client.write(Buffer.from('still here'));
+      assert.equal((await known.first).toString(), 'still here');
+    },
+  );
 
 test('messages are found wherever the stream is cut', () => {
   const messages = [Buffer.alloc(0), Buffer.from('a'), Buffer.alloc(300, 7), Buffer.alloc(0), Buffer.from('end')];

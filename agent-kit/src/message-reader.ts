@@ -5,7 +5,8 @@ const FIRST_ROOM_BYTES = 64 * 1024;
 
 /** Takes gRPC's messages out of a byte stream: a flag, four bytes of length, the message. */
 export class MessageReader {
-  readonly #maxBytes: number;
+  /** Of one message. May be changed while messages are read. */
+  maxBytes: number;
   readonly #onMessage: (message: Buffer) => void;
   readonly #prefix = Buffer.alloc(PREFIX_BYTES);
   #prefixBytes = 0;
@@ -16,7 +17,7 @@ export class MessageReader {
 
   /** @param onMessage gets a message that is valid until it returns */
   constructor(maxBytes: number, onMessage: (message: Buffer) => void) {
-    this.#maxBytes = maxBytes;
+    this.maxBytes = maxBytes;
     this.#onMessage = onMessage;
   }
 
@@ -50,15 +51,15 @@ export class MessageReader {
     if (this.#prefixBytes < PREFIX_BYTES) return taken;
     this.#length = this.#prefix.readUInt32BE(1);
     if (this.#prefix[0] !== 0) throw refused('a compressed message, which was not agreed on');
-    if (this.#length > this.#maxBytes)
-      throw refused(`a message of ${this.#length} bytes; at most ${this.#maxBytes} are accepted`);
+    if (this.#length > this.maxBytes)
+      throw refused(`a message of ${this.#length} bytes; at most ${this.maxBytes} are accepted`);
     if (this.#length === 0) this.#done(this.#room.subarray(0, 0));
     return taken;
   }
 
   #roomFor(length: number): Buffer {
     if (this.#room.length < length)
-      this.#room = Buffer.allocUnsafeSlow(Math.min(this.#maxBytes, Math.max(2 * length, FIRST_ROOM_BYTES)));
+      this.#room = Buffer.allocUnsafeSlow(Math.min(this.maxBytes, Math.max(2 * length, FIRST_ROOM_BYTES)));
     return this.#room;
   }
 

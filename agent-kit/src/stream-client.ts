@@ -1,6 +1,6 @@
 /**
- * One bidirectional gRPC call on a connection of its own, straight on node:http2. For the bulk lane alone: grpc-js copies every message twice on its
- * way and makes a buffer for each, which costs more than the network (docs/performance.md). The server may be any that speaks gRPC.
+ * One bidirectional gRPC call on a connection of its own, straight on node:http2: for a lane whose BareClient finds nobody. grpc-js copies every message
+ * twice on its way and makes a buffer for each, which costs more than the network (docs/performance.md). The server may be any that speaks gRPC.
  */
 import {
   connect,
@@ -25,13 +25,15 @@ export interface StreamClientOptions {
 }
 
 export interface StreamClientEvents {
-  /** `message` is valid until this returns. */
+  /** `message` is valid until this returns. A PagewakeError that it throws ends the call with that error. */
   onMessage(message: Buffer): void;
   /** The call is over, however it ended. Once, and nothing comes after it. SOURCE_LOST where it was the link. */
   onEnd(error: PagewakeError): void;
 }
 
 const OK: number = status.OK;
+/** A SYN that nobody answers would be waited for for two minutes. */
+const CONNECT_MS = 10_000;
 
 export class StreamClient {
   readonly #options: StreamClientOptions;
@@ -79,13 +81,13 @@ export class StreamClient {
             ...(tls.cert === null || tls.key === null ? {} : { cert: tls.cert, key: tls.key }),
           });
     this.#session = session;
+    const lose = (why: string): void => this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: ${why}`));
+    this.#timer = setTimeout(() => lose(`no answer within ${CONNECT_MS} ms`), CONNECT_MS);
     session.once('remoteSettings', () => {
       if (!this.#over) this.#open(session);
     });
-    session.on('error', (error: unknown) =>
-      this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: ${messageOf(error)}`)),
-    );
-    session.on('close', () => this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: connection closed`)));
+    session.on('error', (error: unknown) => lose(messageOf(error)));
+    session.on('close', () => lose('connection closed'));
   }
 
   #open(session: ClientHttp2Session): void {
@@ -98,9 +100,7 @@ export class StreamClient {
       te: 'trailers',
     });
     this.#stream = stream;
-    const reader = new MessageReader(MAX_MESSAGE_BYTES, (message) => {
-      if (!this.#over) this.#events.onMessage(message);
-    });
+    const reader = new MessageReader(MAX_MESSAGE_BYTES, (message) => this.#receive(message));
     let trailers: IncomingHttpHeaders | undefined;
     // A call that fails at once has its status in the headers.
     stream.on('response', (headers) => (trailers = headers));
@@ -111,7 +111,7 @@ export class StreamClient {
       } catch (error) {
         // What else is thrown is a bug of ours, and not the end of a call.
         if (!(error instanceof PagewakeError)) throw error;
-        this.#end(error);
+        this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, error.message));
       }
     });
     stream.on('error', () => undefined);
@@ -121,9 +121,20 @@ export class StreamClient {
     for (const message of this.#early.splice(0)) stream.write(message);
   }
 
+  #receive(message: Buffer): void {
+    if (this.#over) return;
+    try {
+      this.#events.onMessage(message);
+    } catch (error) {
+      if (!(error instanceof PagewakeError)) throw error;
+      this.#end(error);
+    }
+  }
+
   /** A peer that vanished without a word is noticed after two of these. */
   #keepAlive(session: ClientHttp2Session): void {
     let answered = true;
+    clearTimeout(this.#timer);
     this.#timer = setInterval(() => {
       if (!answered) session.destroy(new Error('keepalive was not answered'));
       else if (!session.destroyed) {

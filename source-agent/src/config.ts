@@ -2,14 +2,21 @@ import { commonFields, option, serverFields, type ProgramSpec } from '@pagewake/
 import { z } from 'zod';
 
 export const COMPRESSIONS = ['auto', 'off', 'lz4'] as const;
+export const LANES = ['direct', 'grpc'] as const;
 
 const schema = z.object({
   listen: option(z.string().min(1).default('127.0.0.1:7701'), 'where to serve gRPC', 'host:port'),
-  bulkPort: option(
-    z.union([z.literal('same'), z.coerce.number().int().min(0).max(65_535)]).default(0),
-    'port of the bulk lane, on the same host; 0: any that is free; same: that of --listen, where bulk stands in the way of faults',
+  lanes: option(
+    z.enum(LANES).default('direct'),
+    'how pages go; direct: on ports of their own beside gRPC (--fault-port, --bulk-port), which is faster; grpc: everything over gRPC on the one port of --listen',
+    'way',
+  ),
+  faultPort: option(
+    z.number().int().min(0).max(65_535).default(0),
+    'port of demand faults, on the host of --listen; 0: any that is free. Destinations that cannot reach it use gRPC',
     'port',
   ),
+  bulkPort: option(z.number().int().min(0).max(65_535).default(0), 'port of the bulk lane, in the same way', 'port'),
   compression: option(
     z.enum(COMPRESSIONS).default('auto'),
     'LZ4 on the bulk lane; auto: where it gets more memory over this link',
@@ -23,11 +30,6 @@ const schema = z.object({
     z.string().min(1).optional(),
     'folder of what a restarted agent needs to serve on; made if it is missing in a folder that is there; best on a tmpfs; default: none, a restarted agent knows nothing',
     'dir',
-  ),
-  faultPort: option(
-    z.number().int().min(0).max(65_535).default(0),
-    'where demand faults are taken on connections of their own, on the host of --listen; 0: the kernel chooses. Destinations that cannot reach it use gRPC',
-    'port',
   ),
   faultSpinUs: option(
     z.number().int().min(0).max(100_000).default(0),

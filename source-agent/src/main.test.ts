@@ -89,6 +89,9 @@ test('--help shows every option and an example, and exits 0', BUDGET, async (t) 
     '--insecure-plaintext',
     '--compression',
     '--fault-compression',
+    '--lanes',
+    '--fault-port',
+    '--bulk-port',
   ]) {
     assert(stdout.includes(flag), flag);
   }
@@ -116,6 +119,7 @@ const MISTAKES: readonly [string, readonly string[], Record<string, string>, num
     2,
     /refusing plaintext on 0\.0\.0\.0:0.*--tls-cert and --tls-key/,
   ],
+  ['a port of a lane that is not to be', ['--lanes', 'grpc', '--bulk-port', '7704'], {}, 2, /with --lanes grpc there/],
   [
     'a certificate that is not there',
     ['--tls-cert', '/no/c', '--tls-key', '/no/k'],
@@ -136,15 +140,41 @@ for (const [name, argv, env, code, message] of MISTAKES) {
   });
 }
 
-test('a port in use is named, with what to do', BUDGET, async (t) => {
-  const taken = createServer().listen(0, '127.0.0.1');
-  t.after(() => taken.close());
-  await new Promise((resolve) => taken.once('listening', resolve));
-  const at = taken.address();
-  assert(typeof at === 'object' && at !== null);
-  const { code, stderr } = await start(t, ['--listen', `127.0.0.1:${String(at.port)}`]).exit;
-  assert.equal(code, 1);
-  assert.match(stderr, new RegExp(`cannot listen on 127\\.0\\.0\\.1:${String(at.port)}: the port is in use; stop`));
+for (const [option, argv, hint] of [
+  ['--listen', (port: number) => ['--listen', `127.0.0.1:${port}`], 'the port is in use; stop'],
+  [
+    '--fault-port',
+    (port: number) => ['--listen', '127.0.0.1:0', '--fault-port', String(port)],
+    'for faults: EADDRINUSE',
+  ],
+  ['--bulk-port', (port: number) => ['--listen', '127.0.0.1:0', '--bulk-port', String(port)], 'for bulk: EADDRINUSE'],
+] as const)
+  test(`a port in use is named, with what to do: ${option}`, BUDGET, async (t) => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    t.after(() => taken.close());
+    await new Promise((resolve) => taken.once('listening', resolve));
+    const at = taken.address();
+    assert(typeof at === 'object' && at !== null);
+    const { code, stderr } = await start(t, argv(at.port)).exit;
+    assert.equal(code, 1);
+    assert(stderr.includes(`cannot listen on 127.0.0.1:${at.port}`), stderr);
+    assert(stderr.includes(hint), stderr);
+    assert(option === '--listen' || stderr.includes(option), stderr);
+  });
+
+test('with --lanes grpc a destination is told of no port', BUDGET, async (t) => {
+  const daemon = start(t, ['--listen', '127.0.0.1:0', '--lanes', 'grpc']);
+  const channel = openChannel(await daemon.address);
+  t.after(() => channel.close());
+  const source = createClient(SourceService, channel);
+  const file = makeMemfd(t, K4);
+  const regions = [{ geometry: { pageSizeBytes: K4, pageCount: 1 }, fileOffset: 0n }];
+  const memory = { kind: { case: 'file' as const, value: { path: file.path, regions } } };
+  const { generation } = await source.register({ vmId: 'vm', token: TOKEN, memory });
+  await source.setPaused({ vmId: 'vm', generation, paused: true });
+  const wish = { protocolVersion: 1, vmId: 'vm', generation, token: TOKEN, destinationId: 'd' };
+  const { accepted } = await readOpen(createClient(PageService, channel).open(wish));
+  assert.deepEqual([accepted.faultPort, accepted.bulkPort], [0, 0]);
 });
 
 test('mTLS on the agent: a client of the authority is served, plaintext and strangers are not', BUDGET, async (t) => {

@@ -6,6 +6,7 @@ import {
   startServer,
   startTelemetry,
   StateFolder,
+  UserError,
   type Life,
 } from '@pagewake/agent-kit';
 import { sourceServices } from './adapters/grpc/services.ts';
@@ -18,20 +19,30 @@ export function serveSource(argv: readonly string[]): Promise<number> {
 }
 
 async function serve(config: SourceConfig, { log, stop }: Life): Promise<number> {
+  const { lanes, faultPort, bulkPort } = config;
+  if (lanes === 'grpc' && faultPort + bulkPort > 0)
+    throw new UserError('--fault-port and --bulk-port are of --lanes direct: with --lanes grpc there is one port', 2);
   const telemetry = await startTelemetry({ serviceName: 'pagewake-source-agent', log });
   const folder =
     config.stateDir === undefined ? undefined : new StateFolder(config.stateDir, { option: '--state-dir', lock, log });
   const source = sourceServices(config, log, telemetry, folder);
   await source.restore();
   const server = await startServer({ ...config, services: source.services });
-  const { host } = parseAddress(server.address, '--listen');
-  await source.listenForFaults({ ...config, host, port: config.faultPort });
-  await source.listenForBulk();
-  log.info({ address: server.address, security: server.security, tracing: telemetry.enabled }, 'listening');
-  await aborted(stop);
-  await source.close();
-  await server.shutdown();
-  await telemetry.shutdown();
+  try {
+    const { host } = parseAddress(server.address, '--listen');
+    const ports = lanes === 'direct' && {
+      faultPort: await source.listenForFaults({ ...config, host, port: faultPort }),
+      bulkPort: await source.listenForBulk(),
+    };
+    const { address, security } = server;
+    log.info({ address, ...ports, security, tracing: telemetry.enabled }, 'listening');
+    await aborted(stop);
+  } finally {
+    // Also where a lane's port cannot be had: a server that is left would keep the process.
+    await source.close();
+    await server.shutdown();
+    await telemetry.shutdown();
+  }
   log.info('stopped');
   return 0;
 }

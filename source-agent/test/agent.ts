@@ -23,20 +23,20 @@ export interface TestAgentOptions {
   readonly compression?: 'auto' | 'off' | 'lz4';
   readonly faultCompression?: boolean;
   readonly telemetry?: Telemetry;
-  /** Default: same, as a thread takes its time to start. */
-  readonly bulkPort?: number | 'same';
+  /** Default: false, as a thread takes its time to start. */
+  readonly bulkThread?: boolean;
 }
 
 export async function startAgent(t: TestContext, options: TestAgentOptions = {}): Promise<TestAgent> {
   const log = createLogger('test', 'silent');
   const telemetry = options.telemetry ?? (await startTelemetry({ serviceName: 'test', log }));
-  const { compression = 'off', faultCompression = false, bulkPort = 'same' } = options;
+  const { compression = 'off', faultCompression = false, bulkThread = false } = options;
   const listen = '127.0.0.1:0';
-  const config = { listen, bulkPort, compression, faultCompression, faultSpinUs: 0 };
+  const config = { listen, bulkPort: 0, compression, faultCompression, faultSpinUs: 0 };
   const agent = sourceServices(config, log, telemetry);
   const server = await startServer({ listen, services: agent.services });
   await agent.listenForFaults({ host: '127.0.0.1', port: 0 });
-  await agent.listenForBulk();
+  if (bulkThread) await agent.listenForBulk();
   t.after(async () => {
     await agent.close();
     await server.shutdown(0);

@@ -17,7 +17,7 @@ function openStream({ session, bulkPort }: SourceOpened, context: LaneContext): 
   if (!attached) return;
   const { lane, counters } = attached;
   const count = (bytes: number): void => counters.add('wireBytes', bytes);
-  lane.useStream(context.link.openBulk(session, bulkPort, count, context.streamEvents(lane)));
+  lane.useStream(context.link.openBulk(session, bulkPort, count, context.streamEvents(lane, 'bulk')));
 }
 
 function handle(message: ToLane, context: LaneContext): void {

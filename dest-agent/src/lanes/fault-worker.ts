@@ -47,20 +47,9 @@ function attach(message: Extract<ToLane, { type: 'attach' }>, context: LaneConte
   return { lane, memory, tracer, counters };
 }
 
-/** On a connection of its own where the source takes such, else over gRPC. */
 function openStream({ lane, counters }: Attached, { session, faultPort }: SourceOpened, context: LaneContext): void {
   const count = (bytes: number): void => counters.add('wireBytes', bytes);
-  const events = context.streamEvents(lane);
-  const overGrpc = (): void => lane.useStream(context.link.openFaults(session, count, events));
-  if (faultPort === 0) {
-    overGrpc();
-    return;
-  }
-  const onUnreachable = (why: string): void => {
-    context.post({ type: 'alarm', message: `faults go over gRPC: port ${faultPort} of the source: ${why}` });
-    overGrpc();
-  };
-  lane.useStream(context.link.openFaultConnection(faultPort, session, count, { ...events, onUnreachable }));
+  lane.useStream(context.link.openFaults(session, faultPort, count, context.streamEvents(lane, 'demand faults')));
 }
 
 function handle(message: ToLane, context: LaneContext): void {

@@ -16,7 +16,7 @@ export interface LaneContext {
   post(message: FromLane): void;
   postToPeer(message: LaneToLane): void;
   /** Responses go to the lane; the end of its stream is reported: lost where it may come back, fatal where the source refused. */
-  streamEvents<Response>(lane: StreamUser<Response>): StreamEvents<Response>;
+  streamEvents<Response>(lane: StreamUser<Response>, what: 'demand faults' | 'bulk'): StreamEvents<Response>;
 }
 
 /** A lane, as far as its stream is concerned. */
@@ -39,6 +39,7 @@ export async function runLane(handle: (message: ToLane, context: LaneContext) =>
   const start = workerData as LaneStart;
   const link = new SourceLink(start.sourceAddress, linkOptions(start.credentials));
   const post = (message: FromLane): void => port.postMessage(message);
+  let detoured = false;
   const context: LaneContext = {
     start,
     link,
@@ -46,17 +47,22 @@ export async function runLane(handle: (message: ToLane, context: LaneContext) =>
     peer: start.peer,
     post,
     postToPeer: (message) => start.peer.postMessage(message),
-    streamEvents: (lane) => ({
+    streamEvents: (lane, what) => ({
       onResponse: (response) => lane.onResponse(response),
       onEnd: (error) => {
         lane.dropStream();
         post({ type: isRecoverable(error) ? 'lost' : 'fatal', error: toLaneError(error) });
       },
+      onDetour: (why) => {
+        // Every stream after a lost link may find the same firewall.
+        if (!detoured) post({ type: 'alarm', message: `${what} over gRPC, which is slower: ${why}` });
+        detoured = true;
+      },
     }),
   };
   port.on('message', (message: ToLane) => handle(message, context));
   try {
-    if (start.patient !== true) await link.connect(CONNECT_TIMEOUT_MS);
+    if (start.patient !== true) await link.check(CONNECT_TIMEOUT_MS);
     post({ type: 'started' });
   } catch (error) {
     if (!(error instanceof PagewakeError)) throw error;

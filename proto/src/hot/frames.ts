@@ -33,6 +33,7 @@ export interface FrameHead {
 const ID = 0x08;
 const FRAME = 0x12;
 const DONE = 0x18;
+const FAULTS_ERROR = 0x1a;
 const BULK_ERROR = 0x22;
 
 const REGION = 0x08;
@@ -86,6 +87,7 @@ export function decodeFaultsResponse(bytes: Uint8Array): FaultsResponse {
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === ID) message.faultId = reader.uint32();
     else if (tag === FRAME) message.frame = readFrame(reader, message.frame);
+    else if (tag === FAULTS_ERROR) message.error = readError(reader);
     else reader.skip(tag);
   }
   return message;

@@ -19,14 +19,20 @@ class Peer {
   readonly #client: BareClient;
   #arrived: () => void = () => undefined;
 
-  constructor(t: TestContext, agent: TestAgent, port: number) {
+  constructor(t: TestContext, agent: TestAgent, port: number, session: Uint8Array) {
     const { host } = parseAddress(agent.address, 'address');
     const { promise, resolve } = Promise.withResolvers<PagewakeError>();
     this.ended = promise;
     this.#client = new BareClient(
-      { address: `${host}:${port}`, link: {}, connectTimeoutMs: 5000 },
       {
-        onConnect: () => undefined,
+        address: `${host}:${port}`,
+        link: {},
+        first: encodeBulkRequest({ session, rangeId: 0 }),
+        maxMessageBytes: 4 * 1024 * 1024,
+        answerWithinMs: 5000,
+      },
+      {
+        onAnswer: () => undefined,
         onMessage: (message) => {
           const response = decodeBulkResponse(Buffer.from(message));
           if (response.error === undefined) this.came.push(response);
@@ -37,10 +43,6 @@ class Peer {
       },
     );
     t.after(() => this.#client.close());
-  }
-
-  name(session: Uint8Array): void {
-    this.#client.write(encodeBulkRequest({ session, rangeId: 0 }));
   }
 
   ask(rangeId: number, firstPage: number, pageCount: number): void {
@@ -56,7 +58,7 @@ class Peer {
 }
 
 async function opened(t: TestContext, fill: (write: (page: number, bytes: Buffer) => void) => void) {
-  const agent = await startAgent(t, { bulkPort: 0 });
+  const agent = await startAgent(t, { bulkThread: true });
   const file = makeMemfd(t, PAGES * K4);
   fill((page, bytes) => file.write(page * K4, bytes));
   const regions = [{ geometry: { pageSizeBytes: K4, pageCount: PAGES }, fileOffset: 0n }];
@@ -64,15 +66,16 @@ async function opened(t: TestContext, fill: (write: (page: number, bytes: Buffer
   const wish = { protocolVersion: 1, vmId: 'vm', generation, token: TOKEN, destinationId: 'd' };
   const { accepted } = await readOpen(agent.pages.open(wish));
   assert(accepted.bulkPort > 0, 'Accepted names no bulk port');
-  const peer = new Peer(t, agent, accepted.bulkPort);
-  return { agent, generation, session: accepted.session, peer, bulkPort: accepted.bulkPort };
+  const { session } = accepted;
+  const connect = (named = session): Peer => new Peer(t, agent, accepted.bulkPort, named);
+  return { agent, generation, session, connect, bulkPort: accepted.bulkPort };
 }
 
 test('the bulk port gives every page of a range, in page order, verified, zeros without a byte', BUDGET, async (t) => {
-  const { agent, session, peer } = await opened(t, (write) => {
+  const { agent, connect } = await opened(t, (write) => {
     for (let page = 0; page < PAGES; page++) if (page < 64 || page >= 128) write(page, noise(page));
   });
-  peer.name(session);
+  const peer = connect();
   peer.ask(1, 0, 200);
   peer.ask(2, 200, 56);
   const frames = [...(await peer.done(1)), ...(await peer.done(2))];
@@ -97,14 +100,12 @@ test(
   'a session that was not given, a range out of range and a message that is none are told why',
   BUDGET,
   async (t) => {
-    const { session, peer, agent, bulkPort } = await opened(t, (write) => write(0, noise(0)));
-    peer.name(Buffer.alloc(16, 9));
-    assert.equal((await peer.ended).reason, ErrorReason.INVALID_ARGUMENT);
-    const second = new Peer(t, agent, bulkPort);
-    second.name(session);
+    const opening = await opened(t, (write) => write(0, noise(0)));
+    assert.equal((await opening.connect(Buffer.alloc(16, 9)).ended).reason, ErrorReason.INVALID_ARGUMENT);
+    const second = opening.connect();
     second.ask(1, PAGES - 1, 2);
     assert.equal((await second.ended).reason, ErrorReason.OUT_OF_RANGE);
-    const third = connect({ host: '127.0.0.1', port: bulkPort });
+    const third = connect({ host: '127.0.0.1', port: opening.bulkPort });
     const closed = new Promise((resolve) => third.once('close', resolve));
     third.on('error', () => undefined);
     third.resume();
@@ -114,28 +115,28 @@ test(
 );
 
 test('a released and a completed session serve nothing more, and say so', BUDGET, async (t) => {
-  const { session, peer, agent, generation } = await opened(t, (write) => write(0, noise(0)));
-  peer.name(session);
+  const { connect, agent, generation } = await opened(t, (write) => write(0, noise(0)));
+  const peer = connect();
   peer.ask(1, 0, 1);
   await peer.done(1);
   await agent.source.release({ vmId: 'vm', generation, force: true });
   assert.equal((await peer.ended).reason, ErrorReason.UNKNOWN_VM);
 
   const next = await opened(t, (write) => write(0, noise(0)));
-  next.peer.name(next.session);
-  next.peer.ask(1, 0, 1);
-  await next.peer.done(1);
+  const reader = next.connect();
+  reader.ask(1, 0, 1);
+  await reader.done(1);
   await next.agent.pages.complete({ session: next.session });
-  next.peer.ask(2, 0, 1);
-  assert.equal((await next.peer.ended).reason, ErrorReason.ALREADY_COMPLETED);
+  reader.ask(2, 0, 1);
+  assert.equal((await reader.ended).reason, ErrorReason.ALREADY_COMPLETED);
 });
 
-test('an empty message is answered by an empty one', BUDGET, async (t) => {
-  const { bulkPort } = await opened(t, (write) => write(0, noise(0)));
+test('an empty message is answered by an empty one, to whom is known', BUDGET, async (t) => {
+  const { bulkPort, session } = await opened(t, (write) => write(0, noise(0)));
   const socket = connect({ host: '127.0.0.1', port: bulkPort });
   t.after(() => socket.destroy());
   const answer = new Promise<Buffer>((resolve) => socket.once('data', resolve));
-  socket.write(framed(NOTHING));
+  socket.write(Buffer.concat([framed(NOTHING), framed(encodeBulkRequest({ session, rangeId: 0 }))]));
   assert.deepEqual(await answer, Buffer.alloc(5));
 });
 

@@ -1,20 +1,12 @@
 /** One destination's bulk connection: ranges in, each a credit; frames out, as fast as they are taken. */
-import { create, toBinary } from '@bufbuild/protobuf';
 import {
   ErrorReason,
-  framed,
   PagewakeError,
   putMessagePrefix,
   type BareConnection,
   type BareConnectionEvents,
 } from '@pagewake/agent-kit';
-import {
-  BulkResponseSchema,
-  decodeBulkRequest,
-  ErrorDetailSchema,
-  putFrameHead,
-  type BulkRequest,
-} from '@pagewake/proto';
+import { BulkResponseSchema, decodeBulkRequest, putFrameHead, type BulkRequest } from '@pagewake/proto';
 import type { BufferPool } from '../../domain/buffer-pool.ts';
 import { FrameMaker, type Frame } from '../../domain/frame-maker.ts';
 import { checkRun } from '../../domain/geometry.ts';
@@ -23,9 +15,10 @@ import { ZeroTable } from '../../domain/zero-table.ts';
 import { nativeCodec } from '../codec.ts';
 import { checkRangeSize, CHUNK_BYTES } from '../grpc/bulk-lane.ts';
 import { frameHead } from '../grpc/wire.ts';
+import { lastWord, toTold } from '../last-word.ts';
 import { openShared } from '../shared-image.ts';
 import type { Compressor } from './compressor.ts';
-import type { BulkError, FromBulk, ToBulk } from './messages.ts';
+import type { FromBulk, ToBulk } from './messages.ts';
 
 /** In front of a payload: gRPC's prefix and a message's head. */
 export const ROOM_BYTES = 128;
@@ -57,8 +50,8 @@ export class BulkConnection implements BareConnectionEvents {
   readonly #connection: BareConnection;
   readonly #o: BulkConnectionOptions;
   readonly #ranges: Range[] = [];
-  /** Came before the session was known to be good. */
-  #early: BulkRequest[] | undefined;
+  /** Waits until its session is known to be good; what comes behind it is not told before. */
+  #first: BulkRequest | undefined;
   #source: Source | undefined;
   #blocked = false;
   /** The gate was shut: the main thread was asked why. */
@@ -74,19 +67,25 @@ export class BulkConnection implements BareConnectionEvents {
     if (this.#over) return;
     this.#attempt(() => {
       const request = decoded(message);
-      if (this.#early === undefined && this.#source === undefined) {
-        this.#early = [request];
+      if (this.#source !== undefined) this.#note(request, this.#source);
+      else {
+        this.#first = request;
         this.#o.post({ type: 'attach', stream: this.#o.stream, session: Uint8Array.from(request.session) });
-      } else if (this.#source === undefined) this.#early?.push(request);
-      else this.#note(request, this.#source);
-      this.#serve();
+      }
     });
+  }
+
+  onRead(): void {
+    this.#attempt(() => this.#serve());
   }
 
   onDrain(): void {
     this.#blocked = false;
-    this.#connection.resume();
     this.#attempt(() => this.#serve());
+  }
+
+  onGarbage(error: PagewakeError): void {
+    this.#end(error);
   }
 
   onClose(): void {
@@ -105,7 +104,7 @@ export class BulkConnection implements BareConnectionEvents {
         this.#attempt(() => this.#serve());
         return;
       case 'end':
-        this.#fail(message.error);
+        this.#fail(new PagewakeError(message.error.reason, message.error.message, message.error.metadata));
     }
   }
 
@@ -118,9 +117,9 @@ export class BulkConnection implements BareConnectionEvents {
     // No zeros are known here: the destination knows them, and does not ask for them.
     const maker = new FrameMaker(image, new ZeroTable(image.regions, []), nativeCodec);
     this.#source = { image, maker, served: new Served(served) };
-    for (const request of this.#early ?? []) this.#note(request, this.#source);
-    this.#early = undefined;
-    this.#serve();
+    if (this.#first !== undefined) this.#note(this.#first, this.#source);
+    this.#first = undefined;
+    this.#connection.admit();
   }
 
   #note({ range, rangeId }: BulkRequest, { image }: Source): void {
@@ -171,8 +170,6 @@ export class BulkConnection implements BareConnectionEvents {
     served.add(frame.pageCount, frame.payload.length);
     compressor.sent(frame.pageCount * range.pageSizeBytes, frame.payload.length);
     this.#blocked = !this.#connection.write(this.#message(frame, range, done, buffer), () => buffers.give(buffer));
-    // Not read on either: a peer that asks and does not take must not fill our memory with its questions.
-    if (this.#blocked) this.#connection.pause();
   }
 
   #message(frame: Frame, range: Range, done: boolean, buffer: Buffer): Buffer {
@@ -191,21 +188,22 @@ export class BulkConnection implements BareConnectionEvents {
     try {
       step();
     } catch (error) {
-      this.#o.post({ type: 'gone', stream: this.#o.stream });
-      if (error instanceof PagewakeError) this.#fail(error);
-      else {
-        this.#o.post({ type: 'bug', message: error instanceof Error ? (error.stack ?? error.message) : String(error) });
-        const text = 'internal error; the log of the agent has the details';
-        this.#fail({ reason: ErrorReason.INTERNAL, message: text, metadata: {} });
-      }
+      this.#end(error);
     }
   }
 
-  #fail({ reason, message, metadata }: BulkError): void {
+  /** It was this side that ended it. */
+  #end(error: unknown): void {
     if (this.#over) return;
-    const error = create(ErrorDetailSchema, { reason, message, metadata: { ...metadata } });
-    this.#connection.write(framed(toBinary(BulkResponseSchema, create(BulkResponseSchema, { error }))));
-    this.#connection.end();
+    this.#o.post({ type: 'gone', stream: this.#o.stream });
+    const onBug = (bug: unknown): void =>
+      this.#o.post({ type: 'bug', message: bug instanceof Error ? (bug.stack ?? bug.message) : String(bug) });
+    this.#fail(toTold(error, onBug));
+  }
+
+  #fail(error: PagewakeError): void {
+    if (this.#over) return;
+    this.#connection.end(lastWord(BulkResponseSchema, error));
     this.#finish();
   }
 

@@ -4,25 +4,18 @@
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import {
-  toServiceError,
-  ErrorReason,
-  parseAddress,
-  PagewakeError,
-  UserError,
-  type Logger,
-  type TlsFiles,
-} from '@pagewake/agent-kit';
+import { parseAddress, UserError, type Logger, type TlsFiles } from '@pagewake/agent-kit';
 import type { VmRegistry } from '../../domain/registry.ts';
 import type { Session } from '../../domain/session.ts';
 import type { Compression } from '../grpc/bulk-lane.ts';
-import type { BulkError, BulkStart, FromBulk, ToBulk } from './messages.ts';
+import { toTold } from '../last-word.ts';
+import type { BulkStart, FromBulk, ToBulk } from './messages.ts';
 
 export interface BulkOptions extends TlsFiles {
   /** Of the agent: bulk is served on the same address. */
   readonly listen: string;
-  /** `same`: on the port of everything else, so not by a worker. */
-  readonly bulkPort: number | 'same';
+  /** 0: the kernel chooses. */
+  readonly bulkPort: number;
   readonly compression: Compression;
 }
 
@@ -52,10 +45,9 @@ export class BulkHost {
     worker.on('exit', () => this.#exited());
   }
 
-  /** Undefined where bulk has no port of its own. Rejects with UserError where it cannot listen. */
-  static async start(options: BulkOptions, registry: VmRegistry, log: Logger): Promise<BulkHost | undefined> {
+  /** Rejects with UserError where it cannot listen. */
+  static async start(options: BulkOptions, registry: VmRegistry, log: Logger): Promise<BulkHost> {
     const { listen, bulkPort, compression, tlsCa, tlsCert, tlsKey } = options;
-    if (bulkPort === 'same') return undefined;
     const { host } = parseAddress(listen, '--listen');
     const start: BulkStart = { host, port: bulkPort, compression, tlsCa, tlsCert, tlsKey };
     const worker = new Worker(new URL('worker.ts', import.meta.url), { workerData: start, execArgv: [] });
@@ -129,14 +121,8 @@ export class BulkHost {
 
   #end(stream: number, why: unknown): void {
     this.#forget(stream);
-    this.#post({ type: 'end', stream, error: this.#told(why) });
-  }
-
-  #told(why: unknown): BulkError {
-    if (why instanceof PagewakeError) return { reason: why.reason, message: why.message, metadata: why.metadata };
-    this.#log.error({ err: why }, 'internal error');
-    const message = toServiceError(why).details ?? '';
-    return { reason: ErrorReason.INTERNAL, message, metadata: {} };
+    const { reason, message, metadata } = toTold(why, (bug) => this.#log.error({ err: bug }, 'internal error'));
+    this.#post({ type: 'end', stream, error: { reason, message, metadata } });
   }
 
   #forget(stream: number): void {

@@ -11,8 +11,6 @@ import type { BulkStart, FromBulk, ToBulk } from './messages.ts';
 const BULK_NICE = 5;
 /** A request is a few dozen bytes. */
 const MAX_REQUEST_BYTES = 64 * 1024;
-/** A peer has that long to name its session. */
-const SILENCE_MS = 10_000;
 /** Two chunks: one goes out while the next is read. */
 const HIGH_WATER_MARK_BYTES = 512 * 1024;
 const KEPT_BUFFERS = 8;
@@ -38,7 +36,6 @@ try {
       ...tls,
       at: { host, port: wanted },
       maxMessageBytes: MAX_REQUEST_BYTES,
-      silenceMs: SILENCE_MS,
       highWaterMarkBytes: HIGH_WATER_MARK_BYTES,
     },
     (bare) => {
@@ -48,6 +45,8 @@ try {
       connections.set(stream, connection);
       return {
         onMessage: (message) => connection.onMessage(message),
+        onRead: () => connection.onRead(),
+        onGarbage: (error) => connection.onGarbage(error),
         onDrain: () => connection.onDrain(),
         onClose: () => {
           connections.delete(stream);

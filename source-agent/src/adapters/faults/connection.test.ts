@@ -143,6 +143,17 @@ test('what is refused is told in a last message, and the agent stays well', BUDG
   assert.deepEqual(decode((await lane.next())?.frame), noise(2));
 });
 
+test('who asks for more than anybody waits for is told so, and costs no more', BUDGET, async (t) => {
+  const { session, connect } = await reading(t);
+  const lane = await connect();
+  lane.ask({ session });
+  // Runs are sent a piece a turn, so they wait.
+  lane.ask({ faults: Array.from({ length: 20_000 }, () => ({ faultId: 1, page: 0, pageCount: 8 })) });
+  let answer = await lane.next();
+  while (answer?.frame !== undefined) answer = await lane.next();
+  assert.equal(answer?.error?.reason, ErrorReason.INVALID_ARGUMENT);
+});
+
 test('a session that ends takes its connection with it, and says why', BUDGET, async (t) => {
   const { session, connect, agent, generation } = await reading(t);
   const lane = await connect();

@@ -5,22 +5,20 @@
  * What somebody waits for goes first, in the order in which it was asked; runs of neighbours follow, a piece a turn of the event loop, so that
  * a fault that comes meanwhile goes before the rest of them.
  */
-import type { Socket } from 'node:net';
-import { create, toBinary } from '@bufbuild/protobuf';
 import {
   ErrorReason,
-  MessageReader,
-  MESSAGE_PREFIX_BYTES,
   messageOf,
   PagewakeError,
-  putMessagePrefix,
   Spinner,
+  type BareConnection,
+  type BareConnectionEvents,
 } from '@pagewake/agent-kit';
 import { decodeFaultsRequest, FaultsResponseSchema, type FaultsRequest, type PageFault } from '@pagewake/proto';
 import type { Compress, Frame, FrameMaker } from '../../domain/frame-maker.ts';
 import type { VmRegistry } from '../../domain/registry.ts';
 import type { Session } from '../../domain/session.ts';
 import type { Vm } from '../../domain/vm.ts';
+import { lastWord, toTold } from '../last-word.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
 import { checkFault, frameHead } from './head.ts';
 import { FaultQueue, PIECE_BYTES, type AskedFor } from './queue.ts';
@@ -37,17 +35,11 @@ export interface FaultConnectionContext {
   readonly onBug: (error: unknown) => void;
 }
 
-/** A message of faults has some 60 bytes a fault, and a VM as many at once as it has threads. */
-const MAX_REQUEST_BYTES = 1024 * 1024;
-/** Who connects must say which session it is for. */
-const SESSION_WAIT_MS = 10_000;
-/** How long an error may take to reach the peer before the connection is cut. */
-const LAST_WORD_MS = 1000;
 export const SLAB_BYTES = 256 * 1024;
 export const KEPT_SLABS = 8;
 
-export class FaultConnection {
-  readonly #socket: Socket;
+export class FaultConnection implements BareConnectionEvents {
+  readonly #connection: BareConnection;
   readonly #context: FaultConnectionContext;
   readonly #spinner: Spinner;
   readonly #faults = new FaultQueue();
@@ -55,50 +47,44 @@ export class FaultConnection {
   #session: Session | undefined;
   #maker: FrameMaker | undefined;
   #detach: () => void = () => undefined;
-  #receivedMs = 0;
   #over = false;
   #blocked = false;
   #turnAsked = false;
 
-  constructor(socket: Socket, context: FaultConnectionContext) {
-    this.#socket = socket;
+  constructor(connection: BareConnection, context: FaultConnectionContext) {
+    this.#connection = connection;
     this.#context = context;
     this.#spinner = new Spinner(context.spinUs);
-    const reader = new MessageReader(MAX_REQUEST_BYTES, (message) => this.#accept(message));
-    const timer = setTimeout(() => this.#failUnlessKnown(), SESSION_WAIT_MS).unref();
-    socket.on('data', (chunk: Buffer) => {
-      this.#receivedMs = performance.now();
-      this.#attempt(() => {
-        reader.push(chunk);
-        this.#serve();
-      });
-    });
-    socket.on('drain', () => {
-      this.#blocked = false;
-      socket.resume();
-      this.#attempt(() => this.#serve());
-    });
-    socket.on('error', () => this.#finish());
-    socket.on('end', () => {
-      this.#finish();
-      socket.end();
-    });
-    socket.on('close', () => {
-      clearTimeout(timer);
-      this.#finish();
-    });
   }
 
-  #accept(message: Buffer): void {
-    if (this.#over) return;
-    const request = decoded(message);
+  onMessage(message: Buffer): void {
+    this.#attempt(() => this.#accept(decoded(message)));
+  }
+
+  onRead(): void {
+    this.#attempt(() => this.#serve());
+  }
+
+  onDrain(): void {
+    this.#blocked = false;
+    this.#attempt(() => this.#serve());
+  }
+
+  onGarbage(error: PagewakeError): void {
+    this.#fail(error);
+  }
+
+  onClose(): void {
+    this.#finish();
+  }
+
+  #accept(request: FaultsRequest): void {
     const session = (this.#session ??= this.#begin(request.session));
     if (session.ended !== undefined) throw session.ended;
-    // A sign of life is asked for: given.
-    if (message.length === 0) this.#write(Buffer.alloc(MESSAGE_PREFIX_BYTES), undefined);
+    const receivedMs = performance.now();
     for (const fault of request.faults) {
       const pageSizeBytes = checkFault(session.vm.regions, fault);
-      const waiting = { fault: kept(fault), receivedMs: this.#receivedMs, pageSizeBytes, done: 0 };
+      const waiting = { fault: kept(fault), receivedMs, pageSizeBytes, done: 0 };
       (fault.pageCount > 0 ? this.#neighbours : this.#faults).push(waiting);
     }
     if (request.faults.length > 0) this.#spinner.touch();
@@ -106,7 +92,9 @@ export class FaultConnection {
 
   #begin(sessionId: Uint8Array): Session {
     const session = this.#context.registry.session(sessionId);
-    if (session.ended === undefined) this.#detach = session.attach((why) => this.#fail(why));
+    if (session.ended !== undefined) throw session.ended;
+    this.#detach = session.attach((why) => this.#fail(why));
+    this.#connection.admit();
     return session;
   }
 
@@ -181,11 +169,8 @@ export class FaultConnection {
   }
 
   /** `slab` goes back once the kernel has what was in it. */
-  #write(bytes: Buffer, slab: Slab | undefined): void {
-    if (this.#socket.write(bytes, () => slab && this.#context.slabs.give(slab))) return;
-    this.#blocked = true;
-    // Not read on either: a peer that asks and does not take must not fill our memory with its questions.
-    this.#socket.pause();
+  #write(bytes: Buffer, slab: Slab): void {
+    this.#blocked = !this.#connection.write(bytes, () => this.#context.slabs.give(slab));
   }
 
   #attempt(step: () => void): void {
@@ -197,16 +182,10 @@ export class FaultConnection {
     }
   }
 
-  #failUnlessKnown(): void {
-    if (this.#session !== undefined) return;
-    this.#fail(new PagewakeError(ErrorReason.INVALID_ARGUMENT, 'no session was named in time', { field: 'session' }));
-  }
-
   #fail(error: unknown): void {
     if (this.#over) return;
     this.#finish();
-    this.#socket.end(lastMessage(error, this.#context.onBug));
-    setTimeout(() => this.#socket.destroy(), LAST_WORD_MS).unref();
+    this.#connection.end(lastWord(FaultsResponseSchema, toTold(error, this.#context.onBug)));
   }
 
   #finish(): void {
@@ -232,17 +211,4 @@ function kept(fault: PageFault): PageFault {
   if ((trace.flags & 1) === 0) delete fault.trace;
   else fault.trace = { ...trace, traceId: Uint8Array.from(trace.traceId), spanId: Uint8Array.from(trace.spanId) };
   return fault;
-}
-
-function lastMessage(error: unknown, onBug: (error: unknown) => void): Buffer {
-  if (!(error instanceof PagewakeError)) onBug(error);
-  const known =
-    error instanceof PagewakeError
-      ? error
-      : new PagewakeError(ErrorReason.INTERNAL, 'internal error; the log of the agent has the details');
-  const message = toBinary(FaultsResponseSchema, create(FaultsResponseSchema, { error: known.toDetail() }));
-  const framed = Buffer.alloc(MESSAGE_PREFIX_BYTES + message.length);
-  framed.set(message, MESSAGE_PREFIX_BYTES);
-  putMessagePrefix(framed, MESSAGE_PREFIX_BYTES, message.length);
-  return framed;
 }

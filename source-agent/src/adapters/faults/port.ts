@@ -1,7 +1,6 @@
 /** Where bare connections of the demand lane are taken: TCP, or TLS by the files that the gRPC port has. */
-import { createServer as createTcpServer, type Server, type Socket } from 'node:net';
-import { createServer as createTlsServer } from 'node:tls';
-import { messageOf, readTls, UserError, type TlsFiles } from '@pagewake/agent-kit';
+import { startBareServer, UserError, type BareServer, type TlsFiles } from '@pagewake/agent-kit';
+import { FaultConnection, type FaultConnectionContext } from './connection.ts';
 
 export interface FaultPortOptions extends TlsFiles {
   readonly host: string;
@@ -9,54 +8,20 @@ export interface FaultPortOptions extends TlsFiles {
   readonly port: number;
 }
 
-export interface FaultPort {
-  /** What was bound. */
-  readonly port: number;
-  /** Takes no more connections and cuts those that there are. Idempotent. */
-  close(): void;
-}
+/** A message of faults has some 60 bytes a fault, and a VM as many at once as it has threads. */
+const MAX_REQUEST_BYTES = 1024 * 1024;
 
 /** @throws UserError where the port cannot be had */
-export async function openFaultPort(
-  options: FaultPortOptions,
-  onConnection: (socket: Socket) => void,
-): Promise<FaultPort> {
-  const sockets = new Set<Socket>();
-  const take = (socket: Socket): void => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-    onConnection(socket);
-  };
-  const server = serverOf(options, take);
-  await listen(server, options);
-  const address = server.address();
-  const port = typeof address === 'object' && address !== null ? address.port : 0;
-  return {
-    port,
-    close() {
-      server.close();
-      for (const socket of sockets) socket.destroy();
-    },
-  };
-}
-
-function serverOf(options: FaultPortOptions, take: (socket: Socket) => void): Server {
-  const { ca, pair } = readTls(options);
-  if (pair === null) return createTcpServer({ noDelay: true }, take);
-  const server = createTlsServer(
-    { ...pair, ...(ca === null ? {} : { ca, requestCert: true, rejectUnauthorized: true }), noDelay: true },
-    take,
-  );
-  // A stranger without a certificate is refused by the handshake, and is nobody's error here.
-  server.on('tlsClientError', () => undefined);
-  return server;
-}
-
-function listen(server: Server, { host, port }: FaultPortOptions): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) =>
-      reject(new UserError(`cannot listen on port ${port} for faults (--fault-port): ${messageOf(error)}`, 1)),
+export async function openFaultPort(options: FaultPortOptions, context: FaultConnectionContext): Promise<BareServer> {
+  const { host, port, ...tls } = options;
+  try {
+    return await startBareServer(
+      { ...tls, at: { host, port }, maxMessageBytes: MAX_REQUEST_BYTES },
+      (connection) => new FaultConnection(connection, context),
     );
-    server.listen({ host, port }, resolve);
-  });
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    throw new UserError(`cannot listen on ${host}:${port} for faults: ${code}; give another --fault-port`);
+  }
 }

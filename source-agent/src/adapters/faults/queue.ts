@@ -1,4 +1,5 @@
 /** What was asked for on the demand lane and is not sent yet. */
+import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
 import type { PageFault } from '@pagewake/proto';
 
 export interface AskedFor {
@@ -10,7 +11,13 @@ export interface AskedFor {
   done: number;
 }
 
-/** First in, first out, and nothing moves for it. */
+/** A destination has a few for each thread of its VM. Asking costs less than sending, so there must be an end to it. */
+const MOST_WAITING = 16_384;
+
+/** Items that are through are let go at once where nothing waits behind them, else so many at a time. */
+const LET_GO = 4096;
+
+/** First in, first out, and hardly anything moves for it. */
 export class FaultQueue {
   #items: AskedFor[] = [];
   #next = 0;
@@ -19,14 +26,17 @@ export class FaultQueue {
     return this.#items[this.#next];
   }
 
+  /** @throws PagewakeError INVALID_ARGUMENT for more than anybody can wait for */
   push(item: AskedFor): void {
+    if (this.#items.length - this.#next >= MOST_WAITING)
+      throw new PagewakeError(ErrorReason.INVALID_ARGUMENT, `more than ${MOST_WAITING} requests wait to be answered`);
     this.#items.push(item);
   }
 
   drop(): void {
     this.#next++;
-    if (this.#next < this.#items.length) return;
-    this.#items = [];
+    if (this.#next < this.#items.length && this.#next < LET_GO) return;
+    this.#items = this.#items.slice(this.#next);
     this.#next = 0;
   }
 }

@@ -1,9 +1,9 @@
-import { toServiceError, type Logger, type StateFolder, type Telemetry } from '@pagewake/agent-kit';
+import { toServiceError, type BareServer, type Logger, type StateFolder, type Telemetry } from '@pagewake/agent-kit';
 import { implement, PageService, SourceService, type BoundService } from '@pagewake/proto';
 import { VmRegistry } from '../../domain/registry.ts';
 import { nativeCodec } from '../codec.ts';
-import { FaultConnection, KEPT_SLABS, SLAB_BYTES, type FaultConnectionContext } from '../faults/connection.ts';
-import { openFaultPort, type FaultPort, type FaultPortOptions } from '../faults/port.ts';
+import { KEPT_SLABS, SLAB_BYTES, type FaultConnectionContext } from '../faults/connection.ts';
+import { openFaultPort, type FaultPortOptions } from '../faults/port.ts';
 import { SlabPool } from '../faults/slab.ts';
 import { FileWatchers } from '../file-watchers.ts';
 import { ServeTracer } from '../serve-tracer.ts';
@@ -23,9 +23,9 @@ export interface ServingOptions extends BulkOptions {
 export interface SourceServices {
   readonly services: readonly BoundService[];
   /** Takes bare connections of the demand lane on such a port, and has Open tell of it. @throws UserError */
-  listenForFaults(options: FaultPortOptions): Promise<void>;
-  /** Gives bulk a port and a thread of its own, where the options do not say otherwise. Rejects with UserError. */
-  listenForBulk(): Promise<void>;
+  listenForFaults(options: FaultPortOptions): Promise<number>;
+  /** Gives bulk a port and a thread of its own, and has Open tell of it. Rejects with UserError. */
+  listenForBulk(): Promise<number>;
   /** Takes up what the agent before this one served; to be awaited before anybody is let in. */
   restore(): Promise<void>;
   /** Ends every session and closes every image. What is kept in the state folder stays. */
@@ -46,7 +46,7 @@ export function sourceServices(
   const watchers = new FileWatchers((about, text) => log.warn(about, text));
   const tracer = new ServeTracer(telemetry);
   const { compression, faultCompression } = config;
-  let faultPort: FaultPort | undefined;
+  let faults: BareServer | undefined;
   const connections: FaultConnectionContext = {
     registry,
     makerOf: (vm) => frameMaker(vm, nativeCodec),
@@ -68,7 +68,7 @@ export function sourceServices(
           tracer,
           compression,
           faultCompression,
-          faultPort: () => faultPort?.port ?? 0,
+          faultPort: () => faults?.port ?? 0,
           bulkPort: () => bulk?.port ?? 0,
           log,
           onBug,
@@ -78,16 +78,17 @@ export function sourceServices(
     ],
     restore: async () => records?.restore(registry, (memory) => openImage(memory, watchers)),
     async listenForFaults(options) {
-      faultPort = await openFaultPort(options, (socket) => void new FaultConnection(socket, connections));
+      faults = await openFaultPort(options, connections);
+      return faults.port;
     },
     async listenForBulk() {
       bulk = await BulkHost.start(config, registry, log);
+      return bulk.port;
     },
     async close() {
       registry.close();
-      faultPort?.close();
       tracer.flush();
-      await bulk?.stop();
+      await Promise.all([faults?.close(), bulk?.stop()]);
     },
   };
 }
