@@ -4,7 +4,9 @@
 #
 # It runs as an ordinary user without any capability: the userfaultfd comes from the VMM, which opened and registered it. The right to see
 # the kernel's own faults (a guest's stage-2 faults, O_DIRECT) is the VMM's business: root, CAP_SYS_PTRACE or /dev/userfaultfd there.
-# VMMs connect to a Unix socket of mode 0600 in a folder of mode 0700, so a VMM must run as this user (--user) or as root.
+# VMMs connect to a Unix socket of mode 0600 in a folder of mode 0700, so a VMM must run as this user or as root: for libvirt's QEMU start it
+# with --user and the numbers of QEMU's user, who then also owns the two folders of the host that are mounted (docs/operations.md).
+# A QEMU on the host also needs the preload library: deploy/shim.Dockerfile.
 
 # The same as the npm package `node` in package.json: what is tested is what runs.
 ARG NODE_VERSION=26.10.0
@@ -39,7 +41,7 @@ RUN node native/scripts/build.mjs
 FROM node:${NODE_VERSION}-bookworm-slim
 RUN groupadd --gid 10001 pagewake \
   && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin pagewake \
-  && install -d -o 10001 -g 10001 -m 0700 /run/pagewake
+  && install -d -o 10001 -g 10001 -m 0700 /run/pagewake /run/pagewake-dest
 # The layout of the workspace is kept: Node strips types from our own files, but from none under node_modules.
 WORKDIR /app
 COPY --from=modules /app/node_modules node_modules
@@ -61,7 +63,8 @@ COPY orchestrator/src orchestrator/src
 COPY deploy/healthcheck.mjs deploy/
 
 # Beyond loopback the agent asks for TLS (PAGEWAKE_TLS_CERT, _KEY, and _CA for client certificates), or --insecure-plaintext.
-ENV NODE_ENV=production PAGEWAKE_LISTEN=0.0.0.0:7702 PAGEWAKE_VMM_SOCKET_DIR=/run/pagewake
+# The state folder has to outlive the container and need not outlive the host's boot: mount a folder of the host's /run there.
+ENV NODE_ENV=production PAGEWAKE_LISTEN=0.0.0.0:7702 PAGEWAKE_VMM_SOCKET_DIR=/run/pagewake PAGEWAKE_STATE_DIR=/run/pagewake-dest
 USER 10001:10001
 EXPOSE 7702
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["node", "/app/deploy/healthcheck.mjs"]

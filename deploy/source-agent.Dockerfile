@@ -49,7 +49,8 @@ RUN apt-get update \
   && apt-get purge -y --auto-remove libcap2-bin \
   && rm -rf /var/lib/apt/lists/* \
   && groupadd --gid 10001 pagewake \
-  && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin pagewake
+  && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin pagewake \
+  && install -d -o 10001 -g 10001 -m 0700 /run/pagewake-source
 # The layout of the workspace is kept: Node strips types from our own files, but from none under node_modules.
 WORKDIR /app
 COPY --from=modules /app/node_modules node_modules
@@ -71,8 +72,11 @@ COPY orchestrator/src orchestrator/src
 COPY deploy/healthcheck.mjs deploy/
 
 # Beyond loopback the agent asks for TLS (PAGEWAKE_TLS_CERT, _KEY, and _CA for client certificates), or --insecure-plaintext.
-ENV NODE_ENV=production PAGEWAKE_LISTEN=0.0.0.0:7701
+# Ports of the lanes that can be published: by default the kernel chooses them.
+# The state folder has to outlive the container and need not outlive the host's boot: mount a folder of the host's /run there.
+ENV NODE_ENV=production PAGEWAKE_LISTEN=0.0.0.0:7701 PAGEWAKE_FAULT_PORT=7703 PAGEWAKE_BULK_PORT=7704 \
+  PAGEWAKE_STATE_DIR=/run/pagewake-source
 USER 10001:10001
-EXPOSE 7701
+EXPOSE 7701 7703 7704
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["node", "/app/deploy/healthcheck.mjs"]
 ENTRYPOINT ["node-ptrace", "/app/orchestrator/bin/pagewake.mjs", "serve-source"]

@@ -22,6 +22,8 @@ interface Service {
   readonly user?: string;
   readonly pid?: string;
   readonly privileged?: boolean;
+  readonly read_only?: boolean;
+  readonly restart?: string;
   readonly ports?: readonly string[];
   readonly volumes?: readonly string[];
   readonly networks?: Readonly<Record<string, unknown>>;
@@ -122,6 +124,36 @@ test('a socket has one path inside and outside', { skip }, () => {
   const { volumes, environment } = service('dest-agent');
   const folder = environment?.['PAGEWAKE_VMM_SOCKET_DIR'];
   assert.ok(volumes?.includes(`${folder}:${folder}:rw`), JSON.stringify(volumes));
+});
+
+test('what an agent keeps lies on the host, in a folder of its own that lives as long as a boot', { skip }, () => {
+  const folders = AGENTS.map((name) => {
+    const { volumes, environment, read_only } = service(name);
+    const folder = environment?.['PAGEWAKE_STATE_DIR'] ?? '';
+    assert.match(folder, /^\/run\/[^/]+$/, name);
+    assert.ok(volumes?.includes(`${folder}:${folder}:rw`), JSON.stringify(volumes));
+    assert.equal(read_only, true, 'a folder that is not mounted cannot be written by mistake');
+    return folder;
+  });
+  assert.equal(new Set([...folders, service('dest-agent').environment?.['PAGEWAKE_VMM_SOCKET_DIR']]).size, 3);
+});
+
+test('the ports of the source are fixed, those that its image says, and the same outside', { skip }, () => {
+  const { environment = {}, ports } = service('source-agent');
+  const inside = ['PAGEWAKE_LISTEN', 'PAGEWAKE_FAULT_PORT', 'PAGEWAKE_BULK_PORT'].map((name) =>
+    environment[name]?.replace(/^.*:/, ''),
+  );
+  assert.deepEqual(
+    ports,
+    inside.map((port) => `127.0.0.1:${port}:${port}/tcp`),
+  );
+  const image = readDockerfile(join(ROOT, 'deploy/source-agent.Dockerfile')).stages.at(-1) ?? assert.fail();
+  assert.equal(lastOf(image, 'EXPOSE'), inside.join(' '));
+  assert.match(lastOf(image, 'ENV') ?? '', new RegExp(`FAULT_PORT=${inside[1]} PAGEWAKE_BULK_PORT=${inside[2]} `));
+});
+
+test('an agent that ended is started again, as it knows what it was at', { skip }, () => {
+  for (const name of AGENTS) assert.equal(service(name).restart, 'unless-stopped');
 });
 
 test('plaintext is asked for by name, and published on loopback alone', { skip }, () => {

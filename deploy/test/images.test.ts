@@ -104,6 +104,7 @@ for (const { agent, command, runtime } of IMAGES) {
           PATH: process.env['PATH'],
           PAGEWAKE_LISTEN: `127.0.0.1:${port}`,
           PAGEWAKE_VMM_SOCKET_DIR: join(folder, 'run'),
+          PAGEWAKE_STATE_DIR: join(folder, 'state'),
           PAGEWAKE_LOG_LEVEL: 'warn',
         };
         const child = spawn(process.execPath, [join(app, 'orchestrator/bin/pagewake.mjs'), command], {
