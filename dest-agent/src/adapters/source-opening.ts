@@ -61,13 +61,17 @@ class OpenCheck {
     }
   }
 
+  /** Every run has been told: the rest holds data. */
+  isAll(dataPages: bigint): boolean {
+    return dataPages === BigInt(this.#layout.pageCount - this.#zeroPages);
+  }
+
   total(dataPages: bigint | undefined): void {
     if (dataPages === undefined) throw new PagewakeError(ErrorReason.MALFORMED_FRAME, 'the source accepted nothing');
-    const expected = this.#layout.pageCount - this.#zeroPages;
-    if (dataPages !== BigInt(expected))
+    if (!this.isAll(dataPages))
       throw new PagewakeError(
         ErrorReason.GEOMETRY_MISMATCH,
-        `the source says ${dataPages} pages of data; by its zero runs there are ${expected}`,
+        `the source says ${dataPages} pages of data; by its zero runs there are ${this.#layout.pageCount - this.#zeroPages}`,
       );
   }
 }
@@ -85,26 +89,30 @@ export class SourceOpening {
   readonly #generation: number;
   readonly #onZero: OnZero;
   readonly #taken = Promise.withResolvers<void>();
+  readonly #told = Promise.withResolvers<void>();
   #accepted: OpenResponse_Accepted | undefined;
   #dataPages: bigint | undefined;
   #paused = false;
+  #all = false;
   #late: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   /**
    * Resolves once the source's VM stands still and every run of zeros has been told. Rejects with a PagewakeError: what the source refused, or
    * SOURCE_UNREACHABLE.
    */
-  readonly final: Promise<void>;
+  get final(): Promise<void> {
+    return this.#told.promise;
+  }
 
   constructor(stream: OpenStream, layout: GuestLayout, generation: number, onZero: OnZero) {
     this.#stream = stream;
     this.#check = new OpenCheck(layout);
     this.#generation = generation;
     this.#onZero = onZero;
-    this.final = this.#read();
     // Whoever waits meets the rejection; that nobody does any more is no error of its own.
-    this.final.catch(() => undefined);
+    this.#told.promise.catch(() => undefined);
     this.#taken.promise.catch(() => undefined);
+    void this.#read();
   }
 
   /** Resolves once the source has accepted this destination; rejects as `final` does. */
@@ -141,18 +149,21 @@ export class SourceOpening {
       for await (const { part } of this.#stream) this.#take(part);
       this.#paused = true;
       this.#check.total(this.#dataPages);
+      this.#told.resolve();
     } catch (error) {
       this.#stream.cancel();
       const typed =
         this.#late === undefined ? asSourceError(error) : new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, this.#late);
       this.#taken.reject(typed);
-      throw typed;
+      this.#told.reject(typed);
     } finally {
       clearTimeout(this.#timer);
     }
   }
 
   #take(part: OpenResponse['part']): void {
+    if (this.#all)
+      throw new PagewakeError(ErrorReason.MALFORMED_FRAME, 'the source goes on after all zero runs have come');
     switch (part.case) {
       case 'accepted':
         this.#check.accepted(part.value, this.#generation);
@@ -170,9 +181,17 @@ export class SourceOpening {
       case 'zeroRuns':
         this.#paused = true;
         this.#check.zeroRuns(part.value, this.#onZero);
+        this.#settleOnceAll();
         return;
       case undefined:
     }
+  }
+
+  /** The guest runs nowhere now: the last run is enough, and the end of the stream, some turns behind it, is not waited for. */
+  #settleOnceAll(): void {
+    if (this.#dataPages === undefined || !this.#check.isAll(this.#dataPages)) return;
+    this.#all = true;
+    this.#told.resolve();
   }
 
   #within(what: string): void {

@@ -228,3 +228,22 @@ test('Complete is said again where the link fails, and not where the source refu
   assert.equal((await refusing.session.complete(Buffer.from('s'), totals))?.reasonName, 'ALREADY_COMPLETED');
   assert.equal(refusing.source.completes.length, 1);
 });
+
+test('in the blackout the last zero run is enough: the end of the stream is not waited for', BUDGET, async (t) => {
+  const { session, source, zeros } = await connect(t, {
+    running: true,
+    zeroRuns: [
+      { region: 0, firstPages: [1], pageCounts: [2] },
+      { region: 0, firstPages: [8], pageCounts: [1] },
+    ],
+    beforeOpenEnds: () => new Promise<void>(() => undefined),
+  });
+  const opening = await session.open(layout, (first, count) => zeros.push([first, count]), true);
+  source.pause();
+  await opening.final;
+  assert.deepEqual(zeros, [
+    [1, 2],
+    [8, 1],
+  ]);
+  opening.close();
+});

@@ -1,4 +1,5 @@
 /** The destination's side: Open, the two lanes, Complete. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import type { ServerWritableStream } from '@grpc/grpc-js';
 import { ErrorReason, PagewakeError, type Logger } from '@pagewake/agent-kit';
@@ -139,6 +140,8 @@ async function open(call: OpenCall, registry: VmRegistry, ports: LanePorts, log:
   };
   await writeMessage(call, create(OpenResponseSchema, { part: { case: 'accepted', value } }));
   await session.untilPaused;
+  // In a turn of its own: the answer to SetPaused, on which the guest's way hangs, goes first.
+  await nextTurn();
   await tellZeros(call, session);
 }
 
