@@ -32,7 +32,7 @@ RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 # What builds: node-gyp, and the headers that come with the npm package `node`.
 FROM manifests AS native
 RUN apt-get update \
-  && apt-get install -y --no-install-recommends g++ make python3 libxxhash-dev \
+  && apt-get install -y --no-install-recommends g++ make python3 libxxhash-dev liblz4-dev \
   && rm -rf /var/lib/apt/lists/*
 RUN npm ci --no-audit --no-fund
 COPY native/ native/

@@ -14,6 +14,7 @@
         'src/ledger_memory.cc',
         'src/ledger_registry.cc',
         'src/loop_poll.cc',
+        'src/lz4.cc',
         'src/mapping.cc',
         'src/memory_file.cc',
         'src/outcome.cc',
@@ -39,6 +40,8 @@
         '-isystem', '<!(node -p "require(\'path\').dirname(require.resolve(\'node-addon-api\'))")',
       ],
       'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-O3'],
+      # Into the addon: where it runs nothing has to be installed for it.
+      'libraries': ['-l:liblz4.a'],
       'conditions': [
         ['sanitize==1', {
           'cflags_cc': ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-fno-omit-frame-pointer', '-g', '-O1'],

@@ -17,6 +17,7 @@ const DEBIAN_PACKAGES = [
   { name: 'make', present: () => onPath('make') },
   { name: 'python3', present: () => onPath('python3') },
   { name: 'libxxhash-dev', present: () => existsSync('/usr/include/xxhash.h') },
+  { name: 'liblz4-dev', present: () => existsSync('/usr/include/lz4.h') },
   { name: 'iproute2', present: () => onPath('ip') },
 ];
 /** Only tests use these; without them they skip and say so. */

@@ -55,11 +55,15 @@ function missingTool() {
   ]) {
     if (spawnSync(tool, ['--version'], { stdio: 'ignore' }).status !== 0) return hint;
   }
-  const header = spawnSync('g++', ['-E', '-x', 'c++', '-'], {
-    input: '#include <xxhash.h>\n',
-    stdio: ['pipe', 'ignore', 'ignore'],
-  });
-  return header.status === 0 ? undefined : 'libxxhash-dev';
+  for (const [header, hint] of [
+    ['xxhash.h', 'libxxhash-dev'],
+    ['lz4.h', 'liblz4-dev'],
+  ]) {
+    const input = `#include <${header}>\n`;
+    const found = spawnSync('g++', ['-E', '-x', 'c++', '-'], { input, stdio: ['pipe', 'ignore', 'ignore'] });
+    if (found.status !== 0) return hint;
+  }
+  return undefined;
 }
 
 const node = nodeOrFail();

@@ -57,6 +57,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   init_unix_socket(env, exports);
   init_ledger(env, exports);
   init_bytes(env, exports);
+  init_lz4(env, exports);
   init_probe(env, exports);
   return exports;
 }

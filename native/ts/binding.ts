@@ -132,6 +132,8 @@ export interface NativeBinding {
   };
   checksum(bytes: Uint8Array, offset: number, length: number, seedHigh: number, seedLow: number): number;
   zeroRuns(bytes: Uint8Array, offset: number, length: number, pageSizeBytes: number): Uint32Array;
+  lz4Compress(bytes: Uint8Array, offset: number, length: number, into: Uint8Array, at: number, room: number): number;
+  lz4Decompress(bytes: Uint8Array, offset: number, length: number, into: Uint8Array, at: number, room: number): boolean;
   monotonicMs(): number;
   setThreadNice(nice: number): void;
   duplicateDescriptor(fd: number): OwnedFd;

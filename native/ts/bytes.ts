@@ -10,6 +10,19 @@ export function zeroRuns(bytes: Uint8Array, offset: number, length: number, page
   return binding.zeroRuns(bytes, offset, length, pageSizeBytes);
 }
 
+/**
+ * Writes the length of the content (4 bytes, little-endian) and one LZ4 block to `into`.
+ * @returns how much was written; 0 where it would take more than `into` has
+ */
+export function lz4Compress(bytes: Uint8Array, into: Uint8Array): number {
+  return binding.lz4Compress(bytes, 0, bytes.length, into, 0, into.length);
+}
+
+/** @returns whether `bytes` is what `lz4Compress` writes, of content that fills `into` exactly. Where not, `into` holds nothing of use */
+export function lz4Decompress(bytes: Uint8Array, into: Uint8Array): boolean {
+  return binding.lz4Decompress(bytes, 0, bytes.length, into, 0, into.length);
+}
+
 /** CLOCK_MONOTONIC in milliseconds with a fraction: the same for every process of this machine, unlike `performance.now()`. */
 export function monotonicMs(): number {
   return binding.monotonicMs();

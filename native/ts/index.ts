@@ -1,5 +1,14 @@
 /** The native core: userfaultfd, memory files, other processes' memory, Unix sockets with descriptors, the page ledger. */
-export { checksum, duplicateDescriptor, lockFile, monotonicMs, setThreadNice, zeroRuns } from './bytes.ts';
+export {
+  checksum,
+  duplicateDescriptor,
+  lockFile,
+  lz4Compress,
+  lz4Decompress,
+  monotonicMs,
+  setThreadNice,
+  zeroRuns,
+} from './bytes.ts';
 export { NativeError } from './errors.ts';
 export { MAX_CLAIM_PAGES, PageLedger } from './ledger.ts';
 export type { ClaimedRun } from './ledger.ts';

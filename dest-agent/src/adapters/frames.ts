@@ -1,8 +1,7 @@
 /** From a page frame to bytes that may be installed, or the reason why not. */
 import { checksumSeed, frameFaultOf, type FrameEncoding, type RunPlace } from '@pagewake/core';
-import { checksum } from '@pagewake/native';
+import { checksum, lz4Decompress } from '@pagewake/native';
 import { Encoding, ErrorReason, type PageFrame } from '@pagewake/proto';
-import { uncompressSync } from 'lz4-napi';
 
 export type DecodedFrame =
   | { readonly kind: 'zero'; readonly pageCount: number }
@@ -26,23 +25,32 @@ export function encodingOf(encoding: Encoding): FrameEncoding | undefined {
   }
 }
 
-function decompress(payload: Uint8Array, decodedBytes: number): Uint8Array | undefined {
-  // The size comes from the peer: believed only where it is the one that the page count says.
-  const claimed = new DataView(payload.buffer, payload.byteOffset, payload.byteLength).getUint32(0, true);
-  if (claimed !== decodedBytes) return undefined;
-  try {
-    const bytes = uncompressSync(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength));
-    return bytes.length === decodedBytes ? bytes : undefined;
-  } catch {
-    return undefined;
+/** Where compressed frames are unpacked, again and again: a fresh buffer for each is memory that the engine has to collect. */
+export class Unpacked {
+  #buffer = new Uint8Array(0);
+
+  /** `length` bytes, which the next call gives again. */
+  room(length: number): Uint8Array {
+    if (this.#buffer.length < length) this.#buffer = new Uint8Array(length);
+    return this.#buffer.subarray(0, length);
   }
+}
+
+function decompress(payload: Uint8Array, into: Uint8Array): Uint8Array | undefined {
+  // The size comes from the peer: believed only where it is the one that the page count says.
+  return lz4Decompress(payload, into) ? into : undefined;
 }
 
 /**
  * Checks a frame against what was asked and against its checksum, and decodes it. The bytes of a raw frame alias the received
- * message.
+ * message, those of a compressed one are in `unpacked`: valid until the next frame.
  */
-export function decodeFrame(frame: PageFrame | undefined, expected: RunPlace, pageSizeBytes: number): DecodedFrame {
+export function decodeFrame(
+  frame: PageFrame | undefined,
+  expected: RunPlace,
+  pageSizeBytes: number,
+  unpacked: Unpacked,
+): DecodedFrame {
   if (!frame) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'a message without a frame' };
   const encoding = encodingOf(frame.encoding);
   const wrong = frameFaultOf(
@@ -62,7 +70,7 @@ export function decodeFrame(frame: PageFrame | undefined, expected: RunPlace, pa
       ? NOTHING
       : encoding === 'raw'
         ? frame.payload
-        : decompress(frame.payload, frame.pageCount * pageSizeBytes);
+        : decompress(frame.payload, unpacked.room(frame.pageCount * pageSizeBytes));
   if (!bytes) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'its LZ4 block does not decode' };
   const [high, low] = checksumSeed(frame.region, frame.firstPage);
   const found = checksum(bytes, 0, bytes.length, high, low);

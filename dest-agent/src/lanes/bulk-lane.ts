@@ -3,7 +3,7 @@
  * the latest fault was.
  */
 import { callForPrefetch, PrefetchCursor, type ContentCall, type MemoryTraits } from '@pagewake/core';
-import { decodeFrame } from '../adapters/frames.ts';
+import { decodeFrame, Unpacked } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import { sizeOf, type PlacedRun, type VmMemory } from '../adapters/memory.ts';
 import type { BulkReply, BulkRequests } from '../adapters/page-source.ts';
@@ -55,6 +55,7 @@ export class BulkLane {
   #paused = false;
   #refusals = 0;
   #whole = false;
+  readonly #unpacked = new Unpacked();
   #zeros: Uint8Array = NO_BYTES;
 
   constructor(options: BulkLaneOptions) {
@@ -131,7 +132,7 @@ export class BulkLane {
       firstPage: run.firstPage + range.next,
       pageCount: run.pageCount - range.next,
     };
-    const frame = decodeFrame(reply.frame, expected, run.region.pageSizeBytes);
+    const frame = decodeFrame(reply.frame, expected, run.region.pageSizeBytes, this.#unpacked);
     if (frame.kind === 'bad') {
       this.#refuse(reply.rangeId, range, frame.reason, frame.message);
       return;

@@ -10,7 +10,7 @@ import {
   type MemoryTraits,
   type PagePlace,
 } from '@pagewake/core';
-import { decodeFrame } from '../adapters/frames.ts';
+import { decodeFrame, Unpacked } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
 import type { FaultRequests, FaultsReply } from '../adapters/page-source.ts';
@@ -56,6 +56,7 @@ export class FaultLane {
   readonly #scratch: Uint32Array;
   #removedWaiters: number[] = [];
   readonly #batch = new RequestBatch();
+  readonly #unpacked = new Unpacked();
   #stream: FaultRequests | undefined;
   #held: 'no' | 'guest-waits' | 'guest-runs' = 'no';
   #whole = false;
@@ -175,6 +176,7 @@ export class FaultLane {
       reply.frame,
       { region: region.index, firstPage: page, pageCount: 1 },
       region.pageSizeBytes,
+      this.#unpacked,
     );
     if (frame.kind === 'bad') {
       this.#refuse(pending, frame.reason, frame.message);

@@ -3,7 +3,7 @@
  * installs in as few calls as the kernel allows. A fault on a page that is on its way so waits for its frame.
  */
 import { callForPrefetch, FaultWindow, type InstallCall, type MemoryTraits, type PagePlace } from '@pagewake/core';
-import { decodeFrame } from '../adapters/frames.ts';
+import { decodeFrame, Unpacked } from '../adapters/frames.ts';
 import type { PageLedger } from '../adapters/ledger.ts';
 import type { PlacedRun, VmMemory } from '../adapters/memory.ts';
 import type { FaultOnWire, FaultsReply } from '../adapters/page-source.ts';
@@ -47,6 +47,7 @@ export class Neighbours {
   readonly #window: FaultWindow;
   readonly #runs = new Map<number, RunInFlight>();
   readonly #scratch: Uint32Array;
+  readonly #unpacked = new Unpacked();
   /** What is on its way goes before the page of the next fault. */
   #pagesInFlight = 0;
   #refusals = 0;
@@ -86,7 +87,8 @@ export class Neighbours {
     if (!inFlight) return false;
     const rest = slice(inFlight.run, inFlight.next, inFlight.run.pageCount - inFlight.next);
     const { region, firstPage, pageCount } = rest;
-    const frame = decodeFrame(reply.frame, { region: region.index, firstPage, pageCount }, region.pageSizeBytes);
+    const expected = { region: region.index, firstPage, pageCount };
+    const frame = decodeFrame(reply.frame, expected, region.pageSizeBytes, this.#unpacked);
     if (frame.kind === 'bad') {
       this.#refuse(reply.faultId, inFlight, frame.reason, frame.message);
       return true;

@@ -10,7 +10,7 @@ export interface Frame {
   readonly firstPage: number;
   readonly pageCount: number;
   readonly encoding: FrameEncoding;
-  /** Empty for zeros. Raw: a view of the buffer that was given. */
+  /** Empty for zeros, else a view of the buffer that was given. */
   readonly payload: Uint8Array;
   readonly checksum: number;
   /** When reading began, `performance.now()`. */
@@ -25,8 +25,8 @@ export interface Codec {
   checksum(bytes: Uint8Array, length: number, region: number, firstPage: number): number;
   /** Pages of the first `length` bytes that hold only zeros: pairs of first page and count, ascending and not touching. */
   zeroRuns(bytes: Uint8Array, length: number, pageSizeBytes: number): Uint32Array;
-  /** 4-byte little-endian length, then one LZ4 block. */
-  compress(bytes: Buffer): Buffer;
+  /** Writes a 4-byte little-endian length, then one LZ4 block. @returns how much; 0 where it is more than `into` holds */
+  compress(bytes: Uint8Array, into: Uint8Array): number;
 }
 
 /** Whether to try LZ4 on data; a function decides once it sees the data. */
@@ -54,6 +54,8 @@ export class FrameMaker {
   readonly #zeros: ZeroTable;
   readonly #codec: Codec;
   #looked: Looked | undefined;
+  /** What was compressed, before it takes the place of what it was made of. */
+  #packed = Buffer.alloc(0);
 
   constructor(image: Readable, zeros: ZeroTable, codec: Codec) {
     this.#image = image;
@@ -86,14 +88,15 @@ export class FrameMaker {
     const checksum = this.#codec.checksum(into, length, region, firstPage);
     const raw = into.subarray(0, length);
     const wanted = typeof compress === 'function' ? compress(raw) : compress;
-    const packed = wanted ? this.#codec.compress(raw) : raw;
-    const useful = packed.length < length;
+    const packed = wanted ? this.#compress(raw, length - 1) : 0;
+    // In its place: whoever sends it has room in front of that alone, and nothing has to live on until it is sent.
+    if (packed > 0) this.#packed.copy(into, 0, 0, packed);
     return {
       region,
       firstPage,
       pageCount,
-      encoding: useful ? 'lz4' : 'raw',
-      payload: useful ? packed : raw,
+      encoding: packed > 0 ? 'lz4' : 'raw',
+      payload: packed > 0 ? into.subarray(0, packed) : raw,
       checksum,
       beganMs,
       readMs: readMs - beganMs,
@@ -104,7 +107,13 @@ export class FrameMaker {
   /** Whether LZ4 pays for these pages, told by their first few. */
   compressible(raw: Buffer): boolean {
     const sample = raw.subarray(0, SAMPLE_BYTES);
-    return this.#codec.compress(sample).length <= sample.length * (1 - WORTHWHILE_SAVING);
+    return this.#compress(sample, Math.floor(sample.length * (1 - WORTHWHILE_SAVING))) > 0;
+  }
+
+  /** @returns bytes in `#packed`; 0 where they would be more than `mostBytes` */
+  #compress(raw: Buffer, mostBytes: number): number {
+    if (this.#packed.length < mostBytes) this.#packed = Buffer.allocUnsafeSlow(mostBytes);
+    return this.#codec.compress(raw, this.#packed.subarray(0, mostBytes));
   }
 
   /** What the page is, and how far that holds, as far as anybody knows. */
