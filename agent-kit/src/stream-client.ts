@@ -25,6 +25,8 @@ export interface StreamClientOptions {
 }
 
 export interface StreamClientEvents {
+  /** The server is there. */
+  onConnect(): void;
   /** `message` is valid until this returns. A PagewakeError that it throws ends the call with that error. */
   onMessage(message: Buffer): void;
   /** The call is over, however it ended. Once, and nothing comes after it. SOURCE_LOST where it was the link. */
@@ -84,7 +86,9 @@ export class StreamClient {
     const lose = (why: string): void => this.#end(new PagewakeError(ErrorReason.SOURCE_LOST, `${target}: ${why}`));
     this.#timer = setTimeout(() => lose(`no answer within ${CONNECT_MS} ms`), CONNECT_MS);
     session.once('remoteSettings', () => {
-      if (!this.#over) this.#open(session);
+      if (this.#over) return;
+      this.#open(session);
+      this.#events.onConnect();
     });
     session.on('error', (error: unknown) => lose(messageOf(error)));
     session.on('close', () => lose('connection closed'));

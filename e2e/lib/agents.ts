@@ -14,6 +14,8 @@ export interface Agent {
 export interface AgentOptions {
   readonly flags?: readonly string[];
   readonly env?: NodeJS.ProcessEnv;
+  /** The flags say how it is secured. */
+  readonly tls?: boolean;
   /** Default 0: the kernel chooses. */
   readonly port?: number;
 }
@@ -31,7 +33,7 @@ async function startAgent(command: string, host: Host, options: AgentOptions): P
       '--listen',
       `${host.address}:${options.port ?? 0}`,
       // The link between two namespaces of this machine is nobody else's.
-      '--insecure-plaintext',
+      ...(options.tls === true ? [] : ['--insecure-plaintext']),
       ...(options.flags ?? []),
     ],
     options.env,

@@ -23,6 +23,8 @@ export interface Hosts {
   setLink(up: boolean): void;
   /** Makes the link as slow as one of so many Mbit/s, both ways, by a token bucket. */
   limitLink(mbitPerS: number): void;
+  /** Has the source's host drop all that comes for these TCP ports, as a firewall does. Throws where it has no iptables. */
+  dropPorts(ports: readonly number[]): void;
   close(): void;
 }
 
@@ -97,6 +99,16 @@ export function makeHosts(wanted: 'best' | 'loopback' = 'best'): Hosts {
     limitLink: (mbitPerS) => {
       for (const side of ['source', 'destination'] as const) limit(names[side], veth[side], mbitPerS);
     },
+    dropPorts: (ports) => {
+      const multiport = ['-m', 'multiport', '--dports', ports.join(',')];
+      execFileSync(
+        'ip',
+        ['netns', 'exec', names.source, 'iptables', ...['-A', 'INPUT', '-p', 'tcp', ...multiport, '-j', 'DROP']],
+        {
+          stdio: ['ignore', 'ignore', 'pipe'],
+        },
+      );
+    },
     close,
   };
 }
@@ -113,6 +125,9 @@ function loopbackHosts(reason: string): Hosts {
     },
     limitLink: () => {
       throw new Error('loopback is not made slower; network namespaces are needed');
+    },
+    dropPorts: () => {
+      throw new Error('loopback gets no firewall; network namespaces are needed');
     },
     close: () => undefined,
   };

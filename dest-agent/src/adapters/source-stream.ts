@@ -54,7 +54,7 @@ export class SourceStream {
     this.#o = options;
     this.#events = events;
     options.count(options.first.length);
-    if (options.barePort === 0) this.#way = this.#overGrpc();
+    if (options.barePort === 0) this.#way = this.#overGrpc(() => undefined);
     else {
       this.#unanswered = [];
       this.#way = this.#bare(options.barePort);
@@ -93,16 +93,16 @@ export class SourceStream {
   #detour(why: string): void {
     const messages = this.#unanswered ?? [];
     this.#unanswered = undefined;
-    this.#events.onDetour(why);
-    this.#way = this.#overGrpc();
+    // Where gRPC does not answer either it is the link, and no word on ports is due.
+    this.#way = this.#overGrpc(() => this.#events.onDetour(why));
     for (const message of messages) this.#way.write(message);
   }
 
-  #overGrpc(): StreamClient {
+  #overGrpc(onConnect: () => void): StreamClient {
     const { address, link, grpcPath: path, first } = this.#o;
     const client = new StreamClient(
       { address, link, path, windowBytes: FLOW_CONTROL_WINDOW_BYTES },
-      { onMessage: (message) => this.#receive(message), onEnd: (error) => this.#end(error) },
+      { onConnect, onMessage: (message) => this.#receive(message), onEnd: (error) => this.#end(error) },
     );
     client.write(first);
     return client;
