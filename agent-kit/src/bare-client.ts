@@ -21,6 +21,11 @@ export interface BareClientOptions {
   readonly maxMessageBytes: number;
   /** To be connected and answered. */
   readonly answerWithinMs: number;
+  /**
+   * So many empty messages go there and back, one after the other, until the first that is written: what both ends do with a message is then code that
+   * has run. Default: 0.
+   */
+  readonly exercises?: number;
 }
 
 export interface BareClientEvents {
@@ -42,6 +47,7 @@ export class BareClient {
   readonly #socket: Socket;
   readonly #target: string;
   #answered = false;
+  #exercises: number;
   #heard = true;
   #over = false;
   #timer: NodeJS.Timeout;
@@ -49,6 +55,7 @@ export class BareClient {
   /** Connects at once; messages may be written at once. Throws UserError for what is wrong with the link's options. */
   constructor(options: BareClientOptions, events: BareClientEvents) {
     this.#events = events;
+    this.#exercises = options.exercises ?? 0;
     this.#reader = new MessageReader(options.maxMessageBytes, (message) => this.#receive(message));
     const { at, tls } = linkSecurity(options.address, options.link);
     this.#target = formatAddress(at);
@@ -78,6 +85,7 @@ export class BareClient {
   }
 
   write(message: Uint8Array): void {
+    this.#exercises = 0;
     if (!this.#over) this.#socket.write(framed(message));
   }
 
@@ -112,13 +120,22 @@ export class BareClient {
   #receive(message: Buffer): void {
     if (this.#over) return;
     if (!this.#answered) this.#answer();
-    if (message.length === 0) return;
+    if (message.length === 0) {
+      this.#exercise();
+      return;
+    }
     try {
       this.#events.onMessage(message);
     } catch (error) {
       if (!(error instanceof PagewakeError)) throw error;
       this.#end(error);
     }
+  }
+
+  #exercise(): void {
+    if (this.#exercises === 0 || this.#over) return;
+    this.#exercises--;
+    this.#socket.write(SIGN_OF_LIFE);
   }
 
   #answer(): void {

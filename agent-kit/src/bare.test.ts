@@ -204,3 +204,45 @@ test('messages are found wherever the stream is cut', () => {
   const reader = new MessageReader(8, () => undefined);
   assert.throws(() => reader.push(framed(Buffer.alloc(9))), PagewakeError);
 });
+
+test('exercises go there and back as often as asked, and stop with the first message', BUDGET, async (t) => {
+  let empties = 0;
+  const waiting = Promise.withResolvers<void>();
+  const server = createServer((socket) => {
+    t.after(() => socket.destroy());
+    const reader = new MessageReader(1024, (message) => {
+      if (message.length > 0) return;
+      // One for the question whether somebody is there, and ten.
+      if (++empties === 11) waiting.resolve();
+      socket.write(framed(new Uint8Array(0)));
+    });
+    socket.on('data', (chunk: Buffer) => reader.push(chunk)).on('error', () => undefined);
+  });
+  t.after(() => server.close());
+  await new Promise<void>((resolve) => server.listen(0, LOCAL, resolve));
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const connectWith = (exercises: number, onAnswer: (client: () => BareClient) => void): BareClient => {
+    const client: BareClient = new BareClient(
+      {
+        ...{ address: `${LOCAL}:${port}`, link: {}, first: Buffer.from(FIRST), maxMessageBytes: 1024 },
+        ...{ answerWithinMs: 5000, exercises },
+      },
+      { onAnswer: () => onAnswer(() => client), onMessage: () => undefined, onEnd: () => undefined },
+    );
+    t.after(() => client.close());
+    return client;
+  };
+  connectWith(10, () => undefined);
+  await waiting.promise;
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(empties, 11);
+  const answered = Promise.withResolvers<void>();
+  connectWith(1_000_000, (client) => {
+    client().write(Buffer.from('a question'));
+    answered.resolve();
+  });
+  await answered.promise;
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(empties, 12);
+});

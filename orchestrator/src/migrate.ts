@@ -41,6 +41,8 @@ export function migrate(options: MigrateOptions): Migration {
 }
 
 const TOKEN_BYTES = 32;
+/** The eighth takes a third of the first's time. */
+const WARM_UP_CALLS = 8;
 /** Finding zeros reads all memory that is not a hole: seconds for a large guest on a busy host. */
 const SCAN_TIMEOUT_MS = 300_000;
 const DEFAULT_PROGRESS_MS = 1_000;
@@ -155,7 +157,7 @@ class MigrationRun {
     return this.#views.untilHandedOver(handOver, { timeoutMs, signal: this.#signal, fails: this.#migrationFails() });
   }
 
-  /** What costs time the first time: VMMs are made ready, and both links have just been used. */
+  /** What costs time the first time: VMMs are made ready, both links have just been used, and what makes and reads a call has run some times. */
   async #arm(): Promise<void> {
     const { driver } = this.#o;
     if (driver.arm === undefined) return;
@@ -163,10 +165,12 @@ class MigrationRun {
     const limits = { signal: this.#signal };
     await this.#step('arm', async () => {
       await driver.arm?.(this.#signal);
-      await Promise.all([
-        this.#source.call((c, o) => c.list({}, o), limits),
-        this.#destination.call((c, o) => c.get({ migrationId }, o), limits),
-      ]);
+      for (let call = 0; call < WARM_UP_CALLS; call++) {
+        await Promise.all([
+          this.#source.call((c, o) => c.list({}, o), limits),
+          this.#destination.call((c, o) => c.get({ migrationId }, o), limits),
+        ]);
+      }
     });
   }
 

@@ -3,7 +3,7 @@
  * end here.
  */
 import { GuestLayout, type Region, type RegionInput } from '@pagewake/core';
-import { MemoryFile, ProcessMemory, Uffd, type Outcome } from '@pagewake/native';
+import { duplicateDescriptor, MemoryFile, ProcessMemory, Uffd, type Outcome } from '@pagewake/native';
 
 export type { Outcome } from '@pagewake/native';
 
@@ -40,6 +40,14 @@ export class VmMemory {
     this.#inDoubt = new Set(descriptors.inDoubt);
     this.#process =
       descriptors.files.length === 0 && descriptors.pid !== undefined ? openProcess(descriptors.pid) : undefined;
+  }
+
+  /** Nobody's but ours, in one file: for a rehearsal. */
+  static ofItsOwn(regions: readonly RegionInput[], sizeBytes: number): VmMemory {
+    const file = MemoryFile.createMemfd('pagewake-rehearsal', sizeBytes);
+    const files = [duplicateDescriptor(file.fd)];
+    file.close();
+    return new VmMemory(regions, { uffd: undefined, files, pid: undefined });
   }
 
   copy(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {

@@ -39,6 +39,8 @@ export interface SourceStreamEvents {
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 4096;
 /** A SYN that got lost is sent again after one second. */
 const ANSWER_WITHIN_MS = 2000;
+/** Some 30 ms, where the source's VM still runs. */
+const EXERCISES = 200;
 /** HTTP/2's default of 64 KiB has the source wait for this side four times a range. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
@@ -76,7 +78,7 @@ export class SourceStream {
   #bare(port: number): BareClient {
     const { host } = parseAddress(this.#o.address, 'source address');
     const address = formatAddress({ host, port });
-    const limits = { maxMessageBytes: MAX_MESSAGE_BYTES, answerWithinMs: ANSWER_WITHIN_MS };
+    const limits = { maxMessageBytes: MAX_MESSAGE_BYTES, answerWithinMs: ANSWER_WITHIN_MS, exercises: EXERCISES };
     return new BareClient(
       { address, link: this.#o.link, first: this.#o.first, ...limits },
       {

@@ -65,4 +65,4 @@ function handle(message: ToLane, context: LaneContext): void {
 }
 
 setThreadNice(BULK_NICE);
-await runLane(handle);
+await runLane(handle, () => Promise.resolve());

@@ -23,15 +23,18 @@ export interface IntakeHandlers {
   onAlarm(message: string): void;
 }
 
+/** What is read here of a userfaultfd. */
+export type EventSource = Pick<Uffd, 'poll' | 'drain'>;
+
 export class FaultIntake {
-  readonly #uffd: Uffd;
+  readonly #uffd: EventSource;
   readonly #layout: GuestLayout;
   readonly #lock: PageLedger | undefined;
   readonly #handlers: IntakeHandlers;
   readonly #events = new Float64Array(UFFD_EVENT_BATCH * UFFD_EVENT_FIELDS);
 
   /** @param lock given where the VMM sends REMOVE events (see PageInstaller) */
-  constructor(uffd: Uffd, layout: GuestLayout, lock: PageLedger | undefined, handlers: IntakeHandlers) {
+  constructor(uffd: EventSource, layout: GuestLayout, lock: PageLedger | undefined, handlers: IntakeHandlers) {
     this.#uffd = uffd;
     this.#layout = layout;
     this.#lock = lock;

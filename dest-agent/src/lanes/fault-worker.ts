@@ -5,6 +5,7 @@ import { Counters, FAULT_COUNTERS } from './counters.ts';
 import { FaultLane } from './fault-lane.ts';
 import { FaultTracer } from './fault-trace.ts';
 import type { LaneToLane, SourceOpened, ToLane } from './messages.ts';
+import { rehearseFaults } from './rehearsal.ts';
 import { unregisterAll } from './teardown.ts';
 import { runLane, type LaneContext } from './worker.ts';
 
@@ -98,4 +99,4 @@ function handle(message: ToLane, context: LaneContext): void {
   }
 }
 
-await runLane(handle);
+await runLane(handle, ({ faults }) => rehearseFaults(faults));

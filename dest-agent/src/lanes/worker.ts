@@ -30,10 +30,14 @@ function toLaneError(error: PagewakeError): LaneError {
 }
 
 /**
- * Connects to the source and hands messages over, one after the other, from then on.
+ * Connects to the source, rehearses meanwhile, and hands messages over, one after the other, from then on.
  * @param handle called for every message of the main thread
+ * @param rehearse left out where a guest waits already
  */
-export async function runLane(handle: (message: ToLane, context: LaneContext) => void): Promise<void> {
+export async function runLane(
+  handle: (message: ToLane, context: LaneContext) => void,
+  rehearse: (start: LaneStart) => Promise<unknown>,
+): Promise<void> {
   const port = parentPort;
   if (!port) throw new Error('a lane runs as a worker');
   const start = workerData as LaneStart;
@@ -62,7 +66,7 @@ export async function runLane(handle: (message: ToLane, context: LaneContext) =>
   };
   port.on('message', (message: ToLane) => handle(message, context));
   try {
-    if (start.patient !== true) await link.check(CONNECT_TIMEOUT_MS);
+    if (start.patient !== true) await Promise.all([link.check(CONNECT_TIMEOUT_MS), rehearse(start)]);
     post({ type: 'started' });
   } catch (error) {
     if (!(error instanceof PagewakeError)) throw error;

@@ -4,6 +4,7 @@ import { VmRegistry } from '../../domain/registry.ts';
 import { nativeCodec } from '../codec.ts';
 import { KEPT_SLABS, SLAB_BYTES, type FaultConnectionContext } from '../faults/connection.ts';
 import { openFaultPort, type FaultPortOptions } from '../faults/port.ts';
+import { rehearseFaults } from '../faults/rehearsal.ts';
 import { SlabPool } from '../faults/slab.ts';
 import { FileWatchers } from '../file-watchers.ts';
 import { ServeTracer } from '../serve-tracer.ts';
@@ -78,6 +79,7 @@ export function sourceServices(
     ],
     restore: async () => records?.restore(registry, (memory) => openImage(memory, watchers)),
     async listenForFaults(options) {
+      rehearseFaults(connections);
       faults = await openFaultPort(options, connections);
       return faults.port;
     },
