@@ -5,10 +5,11 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "given-back.h"
 #include "say.h"
 
 /** A path of every region, and each of its bytes written as an escape: it does not come to that. */
-#define TEXT_BYTES (128 * 1024)
+#define TEXT_BYTES (192 * 1024)
 
 struct Text {
   size_t length;
@@ -34,6 +35,24 @@ static void addString(struct Text *text, const char *string) {
   add(text, "\"");
 }
 
+/** Regions come and go no more once a guest runs, so each range is in one of them. */
+static void addGivenBack(struct Text *text, const struct Region *const *regions, size_t count) {
+  static struct Range ranges[MAX_GIVEN_BACK];
+  const size_t known = lastGivenBack(ranges);
+  const char *comma = "";
+  add(text, ",\"given_back\":[");
+  for (size_t r = 0; r < known; r++) {
+    size_t offset = 0;
+    for (size_t i = 0; i < count; offset += regions[i++]->bytes) {
+      const uintptr_t start = regions[i]->address;
+      if (ranges[r].address < start || ranges[r].address >= start + regions[i]->bytes) continue;
+      add(text, "%s{\"offset\":%zu,\"len\":%zu}", comma, offset + (ranges[r].address - start), ranges[r].bytes);
+      comma = ",";
+    }
+  }
+  add(text, "]");
+}
+
 static void writeText(struct Text *text, const struct Settings *settings, const struct Region *const *regions, size_t count, bool live) {
   text->length = 0;
   add(text, "{\"protocol\":\"pagewake/1\",");
@@ -55,7 +74,9 @@ static void writeText(struct Text *text, const struct Settings *settings, const 
   add(text, "],\"fds\":[\"uffd\"");
   for (size_t i = 0; i < count; i++) add(text, ",\"memfd\"");
   // From `ready` on a guest may have run on it: only an agent that goes on with this very migration may take it.
-  add(text, "],\"registered\":[\"missing\"],\"content\":\"%s\"}\n", live ? "live" : "discard");
+  add(text, "],\"registered\":[\"missing\"],\"content\":\"%s\"", live ? "live" : "discard");
+  if (live) addGivenBack(text, regions, count);
+  add(text, "}\n");
 }
 
 bool sendHandshake(int socket, const struct Settings *settings, const struct Ram *ram) {

@@ -11,6 +11,7 @@
 
 #include "channel.h"
 #include "devices.h"
+#include "given-back.h"
 #include "ram.h"
 #include "say.h"
 #include "settings.h"
@@ -32,6 +33,7 @@ static bool enabled;
 static struct Ram ram;
 static pthread_mutex_t mapping = PTHREAD_MUTEX_INITIALIZER;
 
+#define SMALL_PAGE_BYTES ((uintptr_t)4096)
 #define NO_PREALLOC "start the destination with prealloc=off, its memory comes over with the guest"
 
 __attribute__((constructor)) static void load(void) { enabled = readSettings(&settings); }
@@ -131,6 +133,26 @@ HOOK void *mmap(void *address, size_t bytes, int protection, int flags, int fd, 
 HOOK void *mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
     __attribute__((alias("mmap")));
 
+/** The whole pages of it that lie in the region, as the kernel counts them: of 4 KiB those begun too, of 2 MiB only whole ones. */
+static struct Range pagesIn(const struct Region *region, uintptr_t address, size_t bytes) {
+  const uintptr_t page = region->file.pageBytes, small = SMALL_PAGE_BYTES - 1;
+  uintptr_t start = (address + page - 1) / page * page, end = ((address + bytes + small) & ~small) / page * page;
+  if (start < region->address) start = region->address;
+  if (end > region->address + region->bytes) end = region->address + region->bytes;
+  return (struct Range){start, start < end ? end - start : 0};
+}
+
+/** While a guest runs. The call returns once an agent has read of it; the one after may have to be told again. */
+static int giveBack(const struct Region *region, uintptr_t address, size_t bytes, int advice) {
+  const struct Range range = pagesIn(region, address, bytes);
+  // The kernel refuses what does not begin at a page.
+  if (range.bytes == 0 || address % SMALL_PAGE_BYTES != 0) return (int)syscall(SYS_madvise, address, bytes, advice);
+  const size_t place = beginGivingBack(range);
+  const int result = (int)syscall(SYS_madvise, address, bytes, advice);
+  endGivingBack(place, result == 0);
+  return result;
+}
+
 HOOK int madvise(void *address, size_t bytes, int advice) {
   struct Region *const region = isActive() ? ramAt((uintptr_t)address, bytes) : NULL;
   if (region != NULL && advice == MADV_HUGEPAGE) {
@@ -143,6 +165,8 @@ HOOK int madvise(void *address, size_t bytes, int advice) {
     // Nothing is there yet, so nothing has to go. The kernel would keep QEMU waiting for an agent that hears of it.
     if (advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE) return 0;
   }
+  if (region != NULL && (advice == MADV_DONTNEED || advice == MADV_REMOVE))
+    return giveBack(region, (uintptr_t)address, bytes, advice);
   return (int)syscall(SYS_madvise, address, bytes, advice);
 }
 
@@ -163,7 +187,7 @@ static bool removeRange(int fd, off_t offset, off_t bytes) {
   if (region == NULL || ram.owner != getpid()) return false;
   if ((uint64_t)offset < region->fileOffset || (uint64_t)(offset + bytes) > region->fileOffset + region->bytes) return false;
   const uintptr_t address = region->address + ((uint64_t)offset - region->fileOffset);
-  return syscall(SYS_madvise, address, (size_t)bytes, MADV_REMOVE) == 0;
+  return giveBack(region, address, (size_t)bytes, MADV_REMOVE) == 0;
 }
 
 HOOK int fallocate(int fd, int mode, off_t offset, off_t bytes) {

@@ -29,6 +29,7 @@ export interface Handshake {
   readonly fds: readonly string[];
   readonly registered: readonly string[];
   readonly content: string;
+  readonly given_back?: readonly { readonly offset: number; readonly len: number }[];
 }
 
 export interface RemovedRange {
