@@ -10,6 +10,7 @@ import { LOOPBACK } from '../../e2e/lib/migration.ts';
 import { whyNoQemuMigration } from '../../e2e/lib/qemu-migration.ts';
 import { chartSvg } from '../lib/chart.ts';
 import { compare, MEASURES, reportOf, type Report } from '../qemu/compare.ts';
+import { partsOf } from '../qemu/blackout.ts';
 import { cpuSecondsOf, threadTimesOf } from '../qemu/cpu.ts';
 import { figure } from '../qemu/figure.ts';
 import { SCENARIOS, WAY_NAMES, WAY_TITLES, type Scenario, type WayName } from '../qemu/plan.ts';
@@ -100,6 +101,30 @@ for (const { args, says } of [
     assert.match(stderr, says);
     assert.match(stderr, /usage: npm run bench:qemu/);
   });
+
+test('a blackout falls into parts that make up all of it; without its events there are none', () => {
+  const event = (name: string, atMs: number, status?: string) => ({
+    name,
+    atMs,
+    data: status === undefined ? {} : { status },
+  });
+  const source = [
+    event('MIGRATION', 90, 'active'),
+    event('STOP', 100),
+    event('MIGRATION', 101, 'pre-switchover'),
+    event('MIGRATION', 106, 'device'),
+    event('MIGRATION', 107, 'completed'),
+  ];
+  const run = { scenario: 'plain', way: 'pagewake', events: { source, destination: [event('RESUME', 115)] } };
+  assert.deepEqual(partsOf(run), {
+    'RAM is final': 1,
+    'the state is sent': 5,
+    'the source is through': 1,
+    'the guest runs': 8,
+    downtime: 15,
+  });
+  assert.equal(partsOf({ ...run, events: { source, destination: [] } }), undefined);
+});
 
 test(
   'the smallest run migrates both ways, prints every row, and writes figures and chart',
