@@ -6,7 +6,7 @@
 import { SAMPLE_BYTES } from '../../domain/frame-maker.ts';
 import type { Compression } from '../grpc/bulk-lane.ts';
 
-/** Bytes on the wire over which the link is timed: more than may be under way (1 MiB), so that no buffer passes for a fast link; few enough to lie between stalls. */
+/** Bytes on the wire over which the link is timed: more than is under way on most links, so that no buffer passes for a fast link; few enough to lie between stalls. */
 const WINDOW_BYTES = 2 * 1024 * 1024;
 /** A silence of so long was not the link's. */
 const IDLE_MS = 20;
