@@ -41,7 +41,7 @@ export function migrate(options: MigrateOptions): Migration {
 }
 
 const TOKEN_BYTES = 32;
-/** The eighth takes a third of the first's time. */
+/** The first calls of a process are compiled as they run; what these take the guest does not notice. */
 const WARM_UP_CALLS = 8;
 /** Finding zeros reads all memory that is not a hole: seconds for a large guest on a busy host. */
 const SCAN_TIMEOUT_MS = 300_000;

@@ -39,7 +39,7 @@ export interface SourceStreamEvents {
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 4096;
 /** A SYN that got lost is sent again after one second. */
 const ANSWER_WITHIN_MS = 2000;
-/** Some 30 ms, where the source's VM still runs. */
+/** There and back, while the source's VM still runs. */
 const EXERCISES = 200;
 /** HTTP/2's default of 64 KiB has the source wait for this side four times a range. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
