@@ -3,6 +3,7 @@ export * from './fault-window.ts';
 export * from './frame.ts';
 export * from './handshake.ts';
 export * from './layout.ts';
+export * from './pacing.ts';
 export * from './phase.ts';
 export * from './policy.ts';
 export * from './prefetch.ts';

@@ -32,17 +32,26 @@ export class PrefetchCursor {
     this.#next = ledgerPage - ((ledgerPage - span.first) % span.maxPages);
   }
 
-  /** The next run, claimed; undefined where nothing is missing. */
-  claim(ledger: ClaimSource): { readonly first: number; readonly count: number } | undefined {
-    return this.#claimBetween(ledger, this.#next, this.#end) ?? this.#claimBetween(ledger, 0, this.#next);
+  /**
+   * The next run, claimed; undefined where nothing is missing.
+   * @param share of the longest run
+   */
+  claim(ledger: ClaimSource, share = 1): { readonly first: number; readonly count: number } | undefined {
+    const next = this.#next;
+    return this.#claimBetween(ledger, next, this.#end, share) ?? this.#claimBetween(ledger, 0, next, share);
   }
 
-  #claimBetween(ledger: ClaimSource, from: number, end: number): { first: number; count: number } | undefined {
+  #claimBetween(
+    ledger: ClaimSource,
+    from: number,
+    end: number,
+    share: number,
+  ): { first: number; count: number } | undefined {
     for (const span of this.#spans) {
       const start = Math.max(from, span.first);
       const stop = Math.min(end, span.end);
       if (start >= stop) continue;
-      const run = ledger.claimRun(start, stop, span.maxPages);
+      const run = ledger.claimRun(start, stop, Math.max(1, Math.floor(span.maxPages * share)));
       if (run) {
         this.#next = run.first + run.count;
         return run;

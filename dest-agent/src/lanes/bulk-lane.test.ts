@@ -130,9 +130,9 @@ test('a fault moves prefetch to its neighbourhood', UFFD, async (t) => {
   const source = rig.bulkPeer();
   rig.bulk.useStream(source);
   assert.deepEqual(await rig.toucher.touch(0, 800), seen(content(800)));
-  const first = await source.ask(0);
   const before = source.asked.length;
-  source.reply(first.rangeId, honestRange(first), true);
+  // While faults come less is under way: nothing more is asked for before most of it has come.
+  for (const range of source.asked.slice()) source.reply(range.rangeId, honestRange(range), true);
   const next = await until('the next range', () => source.asked[before]);
   assert.equal(next.firstPage, 768);
 });
@@ -208,3 +208,22 @@ test('faults and prefetch together resolve every page once and wake every thread
     );
   }
 });
+
+test(
+  'while a guest is about to start, prefetch leaves it the cores for a moment, and then begins by itself',
+  UFFD,
+  async (t) => {
+    for (const guestStarts of [true, false]) {
+      const rig = await startRig(t);
+      rig.lane.start();
+      const source = rig.bulkPeer();
+      source.answers = honestRange;
+      rig.bulk.hold();
+      rig.bulk.useStream(source);
+      assert.equal(source.asked.length, 0);
+      rig.bulk.go(guestStarts);
+      assert.equal(source.asked.length > 0, !guestStarts);
+      await rig.posted('whole');
+    }
+  },
+);

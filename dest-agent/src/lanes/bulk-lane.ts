@@ -2,7 +2,14 @@
  * The bulk lane: prefetch. Keeps a few ranges asked for (each is a credit that the source got), installs what comes, and moves to where
  * the latest fault was.
  */
-import { callForPrefetch, PrefetchCursor, type ContentCall, type MemoryTraits } from '@pagewake/core';
+import {
+  callForPrefetch,
+  MOST_RANGE_BYTES,
+  PrefetchCursor,
+  PrefetchPacing,
+  type ContentCall,
+  type MemoryTraits,
+} from '@pagewake/core';
 import { decodeFrame, Unpacked } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import { sizeOf, type PlacedRun, type VmMemory } from '../adapters/memory.ts';
@@ -12,15 +19,13 @@ import type { BulkCounter, Counters, FaultHint } from './counters.ts';
 import { NO_BYTES, PageInstaller, type InstallResult } from './installer.ts';
 import type { FromLane, LaneToLane } from './messages.ts';
 
-/** Asked for at once: keeps a link busy without standing in a fault's way for long. */
-const CREDIT_BYTES = 1024 * 1024;
-/** One range at most; the longest that is written in one call. */
-const RANGE_BYTES = 256 * 1024;
 /**
  * Where faults have taken single pages out of everywhere, what is left is runs of a few pages: then credits are counted in bytes and not in
  * ranges, or a link would carry four short runs a round trip (`npm start -- --ram 256M --workload 128M`: 6.8 s until whole with four ranges, 3.0 s so).
  */
 const MAX_RANGES = 64;
+/** How long prefetch leaves the cores to a VMM that is about to run its guest: as long as that takes where nothing goes wrong (docs/performance.md). */
+export const YIELD_MS = 25;
 /** After so many refused frames in a row the source is not believed any more. */
 const MAX_REFUSALS = 3;
 const BACKOFF_MS = 100;
@@ -39,6 +44,7 @@ export interface BulkLaneOptions {
 /** A range that was asked for: `next` is the first page that has not come yet. */
 interface RangeInFlight {
   readonly run: PlacedRun;
+  readonly askedMs: number;
   next: number;
 }
 
@@ -46,6 +52,7 @@ export class BulkLane {
   readonly #o: BulkLaneOptions;
   readonly #installer: PageInstaller;
   readonly #cursor: PrefetchCursor;
+  readonly #pacing = new PrefetchPacing();
   readonly #ranges = new Map<number, RangeInFlight>();
   readonly #scratch: Uint32Array;
   #stream: BulkRequests | undefined;
@@ -66,7 +73,7 @@ export class BulkLane {
       options.memory.layout.regions.map((r) => ({
         first: r.firstLedgerPage,
         end: r.firstLedgerPage + r.pageCount,
-        maxPages: Math.max(1, RANGE_BYTES / r.pageSizeBytes),
+        maxPages: Math.max(1, MOST_RANGE_BYTES / r.pageSizeBytes),
       })),
     );
   }
@@ -89,10 +96,15 @@ export class BulkLane {
     this.#held = true;
   }
 
-  go(): void {
-    this.#held = false;
-    this.#fill();
+  /** @param guestStarts now: whatever it does not wait for waits for a moment itself */
+  go(guestStarts: boolean): void {
     this.#checkWhole();
+    const begin = (): void => {
+      this.#held = false;
+      this.#fill();
+    };
+    if (guestStarts) setTimeout(begin, YIELD_MS);
+    else begin();
   }
 
   pause(): void {
@@ -107,15 +119,21 @@ export class BulkLane {
   #fill(): void {
     if (!this.#stream || this.#held || this.#paused) return;
     const fault = this.#o.hint.take();
-    if (fault !== undefined) this.#cursor.moveTo(fault);
-    while (this.#bytesInFlight < CREDIT_BYTES && this.#ranges.size < MAX_RANGES) {
-      const claim = this.#cursor.claim(this.#o.ledger);
+    const now = monotonicMs();
+    if (fault !== undefined) {
+      this.#cursor.moveTo(fault);
+      this.#pacing.fault(now);
+    }
+    if (this.#ranges.size === 0) this.#pacing.idle();
+    const creditBytes = this.#pacing.creditBytes(now);
+    while (this.#bytesInFlight < creditBytes && this.#ranges.size < MAX_RANGES) {
+      const claim = this.#cursor.claim(this.#o.ledger, this.#pacing.rangeBytes / MOST_RANGE_BYTES);
       if (!claim) break;
       const place = this.#o.memory.layout.atLedgerPage(claim.first);
       if (!place) throw new RangeError(`claimed page ${claim.first} is in no region`);
       const run: PlacedRun = { region: place.region, firstPage: place.page, pageCount: claim.count };
       const rangeId = this.#nextRangeId++;
-      this.#ranges.set(rangeId, { run, next: 0 });
+      this.#ranges.set(rangeId, { run, askedMs: now, next: 0 });
       this.#bytesInFlight += sizeOf(run);
       this.#stream.request({ rangeId, region: run.region.index, firstPage: run.firstPage, pageCount: run.pageCount });
     }
@@ -148,7 +166,10 @@ export class BulkLane {
     }
     this.#refusals = 0;
     range.next += frame.pageCount;
-    if (reply.rangeDone) this.#forget(reply.rangeId, range);
+    if (reply.rangeDone) {
+      this.#forget(reply.rangeId, range);
+      this.#pacing.came(sizeOf(run), range.askedMs, monotonicMs());
+    }
     const piece: PlacedRun = { region: run.region, firstPage: expected.firstPage, pageCount: frame.pageCount };
     if (frame.kind === 'data') this.#install(callForPrefetch(this.#o.traits, this.#o.trapped), piece, frame.bytes, 0);
     else this.#installZeros(piece);

@@ -42,7 +42,7 @@ function handle(message: ToLane, context: LaneContext): void {
       return;
     }
     case 'go':
-      attached?.lane.go();
+      attached?.lane.go(message.guestStarts);
       return;
     case 'reopened':
       openStream(message.source, context);

@@ -83,7 +83,11 @@ export type ToLane =
       readonly trace: TraceIds;
     }
   /** The source's memory is final: pages may be asked for. */
-  | { readonly type: 'go' }
+  | {
+      readonly type: 'go';
+      /** The guest runs nowhere, and its VMM is about to change that. */
+      readonly guestStarts: boolean;
+    }
   /** The source was opened again: go on where the lost link stopped. */
   | { readonly type: 'reopened'; readonly source: SourceOpened }
   | { readonly type: 'pause' }

@@ -205,7 +205,7 @@ export class MigrationSession extends PhaseMachine {
     if (!vm || !this.may('filling')) return;
     this.#atStake = true;
     vm.ledger.stage = STAGE.live;
-    this.#lanes.both({ type: 'go' });
+    this.#lanes.both({ type: 'go', guestStarts: this.phase === 'held' });
     this.#fillingSinceMs = Date.now();
     this.enter('filling');
     if (vm.choice.mode === 'post-copy') this.#vmm.send({ type: 'ready' });

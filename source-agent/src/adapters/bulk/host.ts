@@ -50,7 +50,11 @@ export class BulkHost {
     const { listen, bulkPort, compression, tlsCa, tlsCert, tlsKey } = options;
     const { host } = parseAddress(listen, '--listen');
     const start: BulkStart = { host, port: bulkPort, compression, tlsCa, tlsCert, tlsKey };
-    const worker = new Worker(new URL('worker.ts', import.meta.url), { workerData: start, execArgv: [] });
+    const worker = new Worker(new URL('worker.ts', import.meta.url), {
+      workerData: start,
+      execArgv: [],
+      name: 'bulk-worker',
+    });
     const [first] = (await once(worker, 'message')) as [FromBulk];
     if (first.type === 'listening') return new BulkHost(worker, first.port, registry, log);
     await worker.terminate();
