@@ -145,6 +145,8 @@ test('a guest whose source has ports that nobody reaches gets every page over gR
   handOver(vmm, vmmSocket);
   assert.deepEqual(await vmm.message(), { type: 'ready' });
   assert.deepEqual(await vmm.touch(0, 300), seen(content(300)));
+  // Each lane finds out for itself, and the faults' may be the first by seconds.
+  await until('bulk comes over gRPC as well', () => source.streams.bulk === 1);
   assert.deepEqual(source.streams, { faults: 1, bulk: 1 });
   source.release();
   await dest.phase('m', MigrationPhase.COMPLETED);
