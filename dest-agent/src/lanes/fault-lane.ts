@@ -168,7 +168,8 @@ export class FaultLane {
     const pending = this.#pending.byId(reply.faultId);
     if (!pending) {
       // Else settled meanwhile by other means (the guest gave the page back).
-      this.#neighbours.onResponse(reply);
+      this.#neighbours.onResponse(reply, this.#batch.neighbours);
+      this.#flush();
       return;
     }
     const { region, page } = pending;

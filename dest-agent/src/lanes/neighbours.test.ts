@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
-import { Encoding } from '@pagewake/proto';
+import { Encoding, ErrorReason } from '@pagewake/proto';
 import type { FaultOnWire } from '../adapters/page-source.ts';
 import { content, frameOf, seen, zeros } from '../../test/pages.ts';
 import { honestFault, startRig } from '../../test/rig.ts';
@@ -75,18 +75,35 @@ test(
   },
 );
 
-test('a neighbour whose frame is refused is missing again, and fetched by its own fault', UFFD, async (t) => {
+test('neighbours whose frame is refused are asked for again, though nobody touches them', UFFD, async (t) => {
   const { rig, source } = await start(t);
   const first = rig.toucher.touch(0, 0);
   const [fault, run] = [await source.ask(0), await source.ask(1)];
-  source.reply(run.faultId, { ...frameOf(1, 15), checksum: 1 });
+  source.reply(run.faultId, frameOf(1, 5));
+  source.reply(run.faultId, { ...frameOf(6, 10), checksum: 1 });
   await rig.posted('alarm');
+  const again = await source.ask(2);
+  assert.deepEqual(place(again), [6, 10]);
+  // What was on its way as the old request was given up.
+  source.reply(run.faultId, frameOf(6, 10));
+  assert.equal(rig.ledger.counts().present, 5);
+  source.reply(again.faultId, frameOf(6, 10));
   source.reply(fault.faultId, frameOf(0, 1));
   assert.deepEqual(await first, seen(content(0)));
-  assert.equal(rig.ledger.counts().requested, 0);
-  source.answers = honestFault;
-  assert.deepEqual(await rig.toucher.touch(1, 5), seen(content(5)));
+  assert.equal(rig.ledger.counts().present, 16);
   assert.equal(rig.counters.get('badFrames'), 1);
+  assert.deepEqual(await rig.toucher.touch(1, 7), seen(content(7)));
+});
+
+test('a source whose frames for neighbours are refused again and again is not believed any more', UFFD, async (t) => {
+  const { rig, source } = await start(t);
+  const first = rig.toucher.touch(0, 0);
+  for (const index of [1, 2, 3]) source.reply((await source.ask(index)).faultId, { ...frameOf(1, 15), checksum: 1 });
+  const { error } = await rig.posted('fatal');
+  assert.equal(error.reason, ErrorReason.CHECKSUM_MISMATCH);
+  assert.equal(source.asked.length, 4);
+  source.reply((await source.ask(0)).faultId, frameOf(0, 1));
+  assert.deepEqual(await first, seen(content(0)));
 });
 
 test('neighbours that are zero come without payload', UFFD, async (t) => {

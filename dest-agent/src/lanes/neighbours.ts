@@ -81,17 +81,17 @@ export class Neighbours {
     }
   }
 
-  /** @returns false where this answers no request of ours */
-  onResponse(reply: FaultsReply): boolean {
+  /** An answer to no request of ours is passed over. What has to be asked for again is put behind the requests in `batch`. */
+  onResponse(reply: FaultsReply, batch: FaultOnWire[]): void {
     const inFlight = this.#runs.get(reply.faultId);
-    if (!inFlight) return false;
+    if (!inFlight) return;
     const rest = slice(inFlight.run, inFlight.next, inFlight.run.pageCount - inFlight.next);
     const { region, firstPage, pageCount } = rest;
     const expected = { region: region.index, firstPage, pageCount };
     const frame = decodeFrame(reply.frame, expected, region.pageSizeBytes, this.#unpacked);
     if (frame.kind === 'bad') {
-      this.#refuse(reply.faultId, inFlight, frame.reason, frame.message);
-      return true;
+      this.#refuse(reply.faultId, inFlight, { reason: frame.reason, message: frame.message, metadata: {} }, batch);
+      return;
     }
     this.#refusals = 0;
     inFlight.next += frame.pageCount;
@@ -100,7 +100,6 @@ export class Neighbours {
     const piece = slice(rest, 0, frame.pageCount);
     if (frame.kind === 'zero') this.#install('zeropage', piece, NO_BYTES);
     else this.#install(callForPrefetch(this.#o.traits, true), piece, frame.bytes);
-    return true;
   }
 
   /** The stream is gone: what was asked for is missing again. */
@@ -139,12 +138,24 @@ export class Neighbours {
     }
   }
 
-  #refuse(faultId: number, inFlight: RunInFlight, reason: ErrorReason, message: string): void {
+  /**
+   * Asked for again, and not given back: prefetch may have found nothing missing and rest, so pages that nobody touches would be missing for good. Under a
+   * new id, as more frames of the old one may be on their way.
+   */
+  #refuse(faultId: number, inFlight: RunInFlight, { reason, message }: LaneError, batch: FaultOnWire[]): void {
     this.#o.counters.add('badFrames');
-    this.#release(faultId, inFlight);
-    if (++this.#refusals >= MAX_REFUSALS)
+    if (++this.#refusals >= MAX_REFUSALS) {
+      this.#release(faultId, inFlight);
       this.#o.fatal({ reason, message, metadata: { refused_frames: String(this.#refusals) } });
-    else this.#o.alarm(`frame refused, its pages are missing again: ${message}`);
+      return;
+    }
+    this.#o.alarm(`frame refused, asked for again: ${message}`);
+    this.#runs.delete(faultId);
+    const newId = this.#o.nextId();
+    this.#runs.set(newId, inFlight);
+    const { region, firstPage, pageCount } = inFlight.run;
+    const { next } = inFlight;
+    batch.push({ faultId: newId, region: region.index, page: firstPage + next, pageCount: pageCount - next });
   }
 
   #release(faultId: number, { run, next }: RunInFlight): void {

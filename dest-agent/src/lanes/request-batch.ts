@@ -11,7 +11,7 @@ export class RequestBatch {
   #neighbours: FaultOnWire[] = [];
 
   get empty(): boolean {
-    return this.#faults.length === 0;
+    return this.#faults.length === 0 && this.#neighbours.length === 0;
   }
 
   /** Runs that are put here go behind every fault of the batch. */
