@@ -11,7 +11,13 @@ const BUDGET = { timeout: 30_000 };
 
 async function run(...argv: readonly string[]): Promise<string> {
   let out = '';
-  const terminal = { out: (text: string) => void (out += text), err: () => undefined, isTerminal: false, columns: 80 };
+  const terminal = {
+    out: (text: string) => void (out += text),
+    err: () => undefined,
+    mustFinish: () => undefined,
+    isTerminal: false,
+    columns: 80,
+  };
   assert.equal(await main(argv, terminal), 0);
   return out;
 }

@@ -3,7 +3,15 @@ import { PagewakeError, UserError } from '@pagewake/agent-kit';
 import { MigrationError, withReason } from '../errors.ts';
 import type { FailedPhase } from '../phase.ts';
 
-export const EXIT = { done: 0, failed: 1, usage: 2, sourceRuns: 3, guestLost: 4, interrupted: 130 } as const;
+export const EXIT = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  sourceRuns: 3,
+  guestLost: 4,
+  interrupted: 130,
+  unread: 141,
+} as const;
 
 export const EXIT_HELP = `Exit codes:
   0    done
@@ -11,7 +19,8 @@ export const EXIT_HELP = `Exit codes:
   2    wrong usage
   3    the migration failed and the guest runs on on the source: it was seen to, or resumed
   4    the guest is lost on the destination; the source stays paused
-  130  interrupted`;
+  130  interrupted
+  141  nobody reads the output any more (not migrate: it goes on to its end)`;
 
 const OF_OUTCOME: Readonly<Record<FailedPhase, number>> = {
   'failed-untouched': EXIT.failed,

@@ -65,7 +65,13 @@ test('rates are of what was fetched: pages known to be zero come all at once and
 
 function screen(isTerminal: boolean): { readonly terminal: Terminal; readonly text: () => string } {
   let text = '';
-  const terminal = { out: (more: string) => void (text += more), err: () => undefined, isTerminal, columns: 60 };
+  const terminal = {
+    out: (more: string) => void (text += more),
+    err: () => undefined,
+    mustFinish: () => undefined,
+    isTerminal,
+    columns: 60,
+  };
   return { terminal, text: () => text };
 }
 

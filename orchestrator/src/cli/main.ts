@@ -8,7 +8,7 @@ import { errorLine, EXIT, EXIT_HELP, exitCodeOf } from './exit.ts';
 import { addMigrate } from './migrate.ts';
 import { addProbe } from './probe.ts';
 import { addList, addStatus } from './status.ts';
-import { processTerminal, type Terminal } from './terminal.ts';
+import { ProcessTerminal, type Terminal } from './terminal.ts';
 import { addWatch } from './watch.ts';
 
 const EXAMPLES = `
@@ -21,10 +21,14 @@ Example, all on one host:
       --source-vmm unix:/tmp/source.sock --destination-vmm unix:/tmp/destination.sock`;
 
 /** Arguments as after `pagewake`. Never rejects. */
-export async function main(argv: readonly string[], terminal: Terminal = processTerminal): Promise<number> {
+export async function main(argv: readonly string[], terminal: Terminal = new ProcessTerminal()): Promise<number> {
   const [name, ...rest] = argv;
   // The agents have flags, signals and errors of their own; `help serve-source` goes the same way.
-  if (name !== undefined && isAgent(name)) return serve(name, rest);
+  if (name !== undefined && isAgent(name)) {
+    // Guests hang on it.
+    if (!rest.includes('--help') && !rest.includes('-h')) terminal.mustFinish();
+    return serve(name, rest);
+  }
   if (name === 'help' && rest[0] !== undefined && isAgent(rest[0])) return serve(rest[0], ['--help']);
   return untilSignalled((stop) => command(argv, terminal, stop));
 }

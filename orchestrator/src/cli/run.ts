@@ -42,6 +42,7 @@ export async function runMigration(driver: VmmDriver, flags: RunFlags, cli: CliC
     handOverMs: flags.handOverTimeout === undefined ? undefined : flags.handOverTimeout * 1000,
     signal: cli.stop,
   };
+  cli.terminal.mustFinish();
   const log = createLogger('pagewake migrate', 'warn');
   const telemetry = await startTelemetry({ serviceName: 'pagewake-orchestrator', log });
   const report = flags.json === true ? new JsonReport(cli.terminal) : new TextReport(cli.terminal);

@@ -13,6 +13,7 @@ async function run(...argv: readonly string[]): Promise<{ code: number; out: str
   const terminal: Terminal = {
     out: (text) => void (said.out += text),
     err: (text) => void (said.err += text),
+    mustFinish: () => undefined,
     isTerminal: false,
     columns: 80,
   };
@@ -93,7 +94,7 @@ test('an agent that does not answer is exit 1 and one line that names it', BUDGE
 test('every command shows an example in its help, and the root the exit codes', BUDGET, async () => {
   const root = await run('--help');
   assert.equal(root.code, 0);
-  for (const code of [0, 1, 2, 3, 4, 130]) assert.match(root.out, new RegExp(`^  ${String(code)} +\\w`, 'm'));
+  for (const code of [0, 1, 2, 3, 4, 130, 141]) assert.match(root.out, new RegExp(`^  ${String(code)} +\\w`, 'm'));
   const commands = [...root.out.matchAll(/^ {2}([a-z-]+) (?:\[options\] )?/gm)].map((match) => match[1] ?? '');
   for (const name of [
     'migrate',
