@@ -107,17 +107,24 @@ test('q35 with VGA, two NUMA nodes with a backend each, four vCPUs, under QEMUâ€
   assertOneGuest(from, to.qemu);
 });
 
-test('a destination agent that is killed in mid-fill and started again goes on where it was', { skip }, async (t) => {
-  const hosts = await QemuHosts.make(t);
-  hosts.hosts.limitLink(200);
-  const machine = { memoryMiB: 192, guest: { ...GUEST_MIB, pagesPerS: 2000 } };
-  const from = await hosts.boot(machine);
-  const to = await hosts.await(machine);
-  const run = hosts.migrate(from, to);
-  await run.moves(to.qemu);
-  await run.reaches('filling');
-  await hosts.killDestinationAgent('destination');
-  await hosts.restartDestinationAgent('destination');
-  await assertWhole(await run.result(), to.qemu, machine.memoryMiB);
-  assertOneGuest(from, to.qemu);
-});
+test(
+  'a destination agent that is killed in mid-fill, with a balloon in use, and started again goes on where it was',
+  { skip },
+  async (t) => {
+    const hosts = await QemuHosts.make(t);
+    hosts.hosts.limitLink(200);
+    const machine = { memoryMiB: 256, balloon: true, guest: { ...GUEST_MIB, pagesPerS: 2000 } };
+    const from = await hosts.boot(machine);
+    const to = await hosts.await(machine);
+    const run = hosts.migrate(from, to);
+    await run.moves(to.qemu);
+    await run.reaches('filling');
+    // Page after page is given back, and each waits until an agent has heard of it.
+    await to.qemu.qmp.execute('balloon', { value: 208 << 20 });
+    await to.qemu.qmp.waitFor('BALLOON_CHANGE');
+    await hosts.killDestinationAgent('destination');
+    await hosts.restartDestinationAgent('destination');
+    await assertWhole(await run.result(), to.qemu, machine.memoryMiB);
+    assertOneGuest(from, to.qemu);
+  },
+);
