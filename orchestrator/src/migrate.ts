@@ -8,6 +8,7 @@ import { connectDestination, connectSource, type DestinationAgent, type SourceAg
 import { downtimeOf, type Downtime } from './downtime.ts';
 import { GuestNeverRan, type EarlyHandOver, type SourceMemory, type VmmInstant } from './drivers/driver.ts';
 import { AlreadyMigrating, refuseIfMigrating, registerVm } from './registered.ts';
+import { unlessItFails } from './control-lost.ts';
 import { cancelledByCaller, MigrationError } from './errors.ts';
 import { EventQueue, type MigrationEvent, type Step } from './events.ts';
 import type { MigrateOptions, MigrationResult } from './options.ts';
@@ -141,9 +142,10 @@ class MigrationRun {
     this.#generation = generation;
     const { wire } = this.#trace;
     const started = await this.#step('start', () =>
-      startMigration(this.#destination, this.#o, { vmId, generation, token, handOver, trace: wire }),
+      startMigration(this.#destination, this.#o, { vmId, generation, token, handOver, trace: wire }, (id) => {
+        this.#migrationId = id;
+      }),
     );
-    this.#migrationId = started.migrationId;
     this.#vmmSocket = started.vmmSocket;
     this.#trace.annotate({ 'pagewake.vm.id': vmId, 'pagewake.migration.id': started.migrationId });
     this.events.push({ type: 'started', migrationId: started.migrationId, vmId, generation });
@@ -275,16 +277,8 @@ class MigrationRun {
     return { paused, askedMs, stoppedMs };
   }
 
-  /** Ends `work` where the migration fails on the destination, with that error. Once this settles `work` has: nothing is taken back beside it. */
-  async #unlessItFails<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const orFailed = new AbortController();
-    const working = work(AbortSignal.any([this.#signal, orFailed.signal]));
-    try {
-      return await Promise.race([working, this.#migrationFails()]);
-    } finally {
-      orFailed.abort();
-      await working.catch(() => undefined);
-    }
+  #unlessItFails<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return unlessItFails(work, { signal: this.#signal, last: this.#watch, fails: this.#migrationFails() });
   }
 
   /** Never resolves. A VMM that waits for `ready` may not notice that it will never come. */

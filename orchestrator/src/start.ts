@@ -1,4 +1,5 @@
 /** The call that begins a migration on the destination agent. */
+import { randomUUID } from 'node:crypto';
 import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
 import { MigrationMode, type Migration } from '@pagewake/proto';
 import type { DestinationAgent } from './agents.ts';
@@ -22,13 +23,16 @@ export interface Beginning {
   readonly trace: WireTrace | undefined;
 }
 
+/** @param onId hears the migration's id as soon as the agent may have it, also where the call then fails: it must be given up by that id */
 export async function startMigration(
   destination: DestinationAgent,
   options: MigrateOptions,
   { vmId, generation, token, handOver, trace }: Beginning,
+  onId: (migrationId: string) => void,
 ): Promise<Migration> {
+  const migrationId = options.migrationId ?? randomUUID();
   const request = {
-    migrationId: options.migrationId ?? '',
+    migrationId,
     vmId,
     sourceAddress: options.sourceFromDestination ?? options.source.address,
     generation,
@@ -43,6 +47,8 @@ export async function startMigration(
   const { migration } = await destination
     .call((c, o) => c.start(request, o), limits)
     .catch((error: unknown) => {
+      // Another's, and not to be given up by us.
+      if (!(error instanceof PagewakeError && error.reason === ErrorReason.MIGRATION_EXISTS)) onId(migrationId);
       if (!(error instanceof PagewakeError) || error.reason !== ErrorReason.SOURCE_UNREACHABLE) throw error;
       throw new PagewakeError(
         error.reason,
@@ -51,6 +57,7 @@ export async function startMigration(
         { cause: error },
       );
     });
+  onId(migrationId);
   if (migration === undefined) throw new PagewakeError(ErrorReason.INTERNAL, 'Start answered without a migration');
   return migration;
 }

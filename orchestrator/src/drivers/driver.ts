@@ -74,6 +74,14 @@ export interface VmmDriver {
   close(): Promise<void>;
 }
 
+/**
+ * The destination VMM's control connection ended before it said that its guest runs. That may be a forwarded socket that broke: only where
+ * the agent, which sees the process itself, says that the VMM has exited did the guest never run.
+ */
+export class ControlLost extends UserError {
+  override readonly name = 'ControlLost';
+}
+
 /** The VMM refused, was never reached, or is gone: its guest has not run and will not. */
 export class GuestNeverRan extends UserError {
   override readonly name = 'GuestNeverRan';

@@ -2,11 +2,11 @@
  * An unmodified QEMU on both sides, over QMP. QEMU moves the devices' state itself and leaves out RAM that is shared (`x-ignore-shared`); the
  * agents move that. The destination's QEMU runs under the shim, which hands its RAM over while the guest still runs on the source.
  */
-import { UserError } from '@pagewake/agent-kit';
+import { messageOf, UserError } from '@pagewake/agent-kit';
 import { isLocal, parseQmpAddress } from '../qmp/address.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { QmpRefused } from '../qmp/errors.ts';
-import { GuestNeverRan, type SourceMemory, type VmmDriver, type VmmInstant } from './driver.ts';
+import { ControlLost, GuestNeverRan, type SourceMemory, type VmmDriver, type VmmInstant } from './driver.ts';
 import {
   DESTINATION_CAPABILITIES,
   putBack,
@@ -131,7 +131,7 @@ export class QemuDriver implements VmmDriver {
     const status = await switchover.until(() => {
       const seen = switchover.source;
       if (seen.ended !== undefined) throw seen.ended;
-      switchover.refuseIfDestinationGaveUp(this.#destination.who, true);
+      switchover.refuseIfDestinationGaveUp(this.#destination.who, 'not-sent');
       return seen.status === 'pre-switchover' || isOver(seen.status) ? seen.status : undefined;
     }, wait);
     if (status !== 'pre-switchover') throw await errorOfMigration(source);
@@ -144,8 +144,8 @@ export class QemuDriver implements VmmDriver {
       await this.#destination.same(),
       this.#armed(),
     ];
-    switchover.refuseIfDestinationGaveUp(destination.who, true);
-    const reliable = destination.address.kind === 'unix';
+    switchover.refuseIfDestinationGaveUp(destination.who, 'not-sent');
+    const unix = destination.address.kind === 'unix';
     let refused: GuestNeverRan | undefined;
     // Not waited for: its answer says that the source goes on, and what counts is what the destination does.
     source.execute('migrate-continue', { state: 'pre-switchover' }).catch((error: unknown) => {
@@ -157,7 +157,7 @@ export class QemuDriver implements VmmDriver {
       if (refused !== undefined) throw refused;
       const { resumedAtMs, status } = switchover.destination;
       if (resumedAtMs !== undefined) return resumedAtMs;
-      switchover.refuseIfDestinationGaveUp(destination.who, reliable);
+      switchover.refuseIfDestinationGaveUp(destination.who, 'sent', unix);
       if (status !== 'completed' || told) return undefined;
       told = true;
       // It was started with -S, as libvirt does, and waits to be told.
@@ -174,19 +174,29 @@ export class QemuDriver implements VmmDriver {
     // A source that failed runs its guest again by itself. Never two of them.
     if (switchover.source.resumedAtMs !== undefined) await source.execute('stop');
     this.#tidied = this.#tidy(switchover);
-    // Said when it is closed.
-    this.#tidied.catch(() => undefined);
     // `close` reports it. Until then, minutes perhaps, nobody waits for it.
     this.#tidied.catch(() => undefined);
     return { atMs };
   }
 
-  /** The source has not sent all, so the destination's guest cannot run; unless the failure came after the last byte. */
+  /**
+   * The source has not sent all, so the destination gives up and says so; unless the failure came after the last byte. Where it says neither in time it
+   * may still be loading: then nobody knows.
+   */
   async #afterSourceFailed(source: QmpClient, switchover: Switchover, runs: () => number | undefined): Promise<number> {
     try {
       return await switchover.until(runs, { timeoutMs: NOTICE_TIMEOUT_MS });
-    } catch {
-      throw new GuestNeverRan((await errorOfMigration(source)).message);
+    } catch (error) {
+      const { message } = await errorOfMigration(source);
+      if (error instanceof GuestNeverRan) throw new GuestNeverRan(message, 1, { cause: error });
+      if (error instanceof ControlLost) throw new ControlLost(message, 1, { cause: error });
+      throw new UserError(
+        `${message}; and whether the destination runs the guest is not known: ${messageOf(error)}`,
+        1,
+        {
+          cause: error,
+        },
+      );
     }
   }
 

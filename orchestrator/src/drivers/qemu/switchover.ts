@@ -4,7 +4,7 @@ import { cancelledByCaller } from '../../errors.ts';
 import type { QmpClient } from '../../qmp/client.ts';
 import type { QmpClosed } from '../../qmp/errors.ts';
 import type { QmpEvent } from '../../qmp/messages.ts';
-import { GuestNeverRan } from '../driver.ts';
+import { ControlLost, GuestNeverRan } from '../driver.ts';
 
 /** One side since `watch`. */
 export interface Seen {
@@ -92,17 +92,21 @@ export class Switchover {
     for (const look of [...this.#looks]) look();
   }
 
-  /** Throws GuestNeverRan where the destination has given the migration up: it can no more run the guest. */
-  refuseIfDestinationGaveUp(who: string, reliable: boolean): void {
+  /**
+   * Throws GuestNeverRan where the destination has given the migration up, as it can no more run the guest; and where its connection ended
+   * before the device state could reach it. Afterwards: ControlLost over a Unix socket, else how the connection ended.
+   */
+  refuseIfDestinationGaveUp(who: string, state: 'not-sent' | 'sent', unix = false): void {
     const { status, resumedAtMs, ended } = this.destination;
     if (resumedAtMs !== undefined) return;
     if (status === 'failed') {
       throw new GuestNeverRan(`${who} gave the migration up; what it printed last says why. Start it anew`);
     }
     if (ended === undefined) return;
+    if (state === 'not-sent') throw new GuestNeverRan(`${ended.message} Its guest cannot run`, 1, { cause: ended });
     // RESUME is written before the first vCPU runs. A Unix socket gives all that was written before it says that its writer is gone;
     // TCP may not.
-    if (reliable) throw new GuestNeverRan(`${ended.message} Its guest had not begun to run`, 1, { cause: ended });
+    if (unix) throw new ControlLost(`${ended.message} Its guest had not begun to run`, 1, { cause: ended });
     throw ended;
   }
 
