@@ -4,6 +4,7 @@ import type { TestContext } from 'node:test';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { startServer, toServiceError, type RunningServer } from '@pagewake/agent-kit';
+import { OWN_LOOPBACK } from '@pagewake/agent-kit/testing';
 import {
   BulkResponseSchema,
   Encoding,
@@ -163,7 +164,7 @@ export async function startFakeSource(t: TestContext, script: SourceScript): Pro
       (error) => toServiceError(error),
     );
 
-  let server: RunningServer | undefined = await startServer({ listen: '127.0.0.1:0', services: [service()] });
+  let server: RunningServer | undefined = await startServer({ listen: `${OWN_LOOPBACK}:0`, services: [service()] });
   const { address } = server;
   t.after(() => server?.shutdown(0));
   return {

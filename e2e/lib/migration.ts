@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { OWN_LOOPBACK } from '@pagewake/agent-kit/testing';
 import {
   migrate,
   SnapshotDriver,
@@ -19,8 +20,11 @@ import { makeHosts, type Host } from './hosts.ts';
 import type { JsonLine } from './processes.ts';
 import { filled, startVmm, type Vmm } from './vmm.ts';
 
-/** Tests that need no link of their own stay on loopback, where the orchestrator can be a library in the test's process. */
-export const LOOPBACK: Host = makeHosts('loopback').source;
+/**
+ * Tests that need no link of their own stay on loopback, where the orchestrator can be a library in the test's process. Agents are killed
+ * there and come back at the same port.
+ */
+export const LOOPBACK: Host = { ...makeHosts('loopback').source, address: OWN_LOOPBACK };
 
 export interface Pair {
   readonly folder: string;

@@ -33,7 +33,7 @@ test('states outlive the process that noted them, killed without warning', async
   const path = join(temporaryFolder(t), 'ledger');
   await killedInTheMiddle(
     t,
-    `const ledger = native.PageLedger.create(${PAGES}, ${JSON.stringify(path)});
+    `const ledger = globalThis.kept = native.PageLedger.create(${PAGES}, ${JSON.stringify(path)});
      ledger.setZero(0, 3); ledger.fault(5); ledger.claimRun(10, 20, 10);
      ledger.installed(10, 4, new Uint32Array(10)); ledger.remove(12, 1, new Uint32Array(1)); ledger.stage = 2;`,
   );
@@ -50,7 +50,11 @@ test('states outlive the process that noted them, killed without warning', async
 
 test('a process that dies between reading an event and noting it is found out, once', async (t) => {
   const path = join(temporaryFolder(t), 'ledger');
-  await killedInTheMiddle(t, `native.PageLedger.create(${PAGES}, ${JSON.stringify(path)}).lockExclusive();`);
+  // Kept in reach: the end of a handle that is collected gives its lock back.
+  await killedInTheMiddle(
+    t,
+    `globalThis.kept = native.PageLedger.create(${PAGES}, ${JSON.stringify(path)}); kept.lockExclusive();`,
+  );
   const ledger = PageLedger.open(path);
   assert.equal(ledger.diedReading, true);
   // The dead one's lock is not in the file.

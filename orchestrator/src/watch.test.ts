@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { PagewakeError, startServer, toServiceError, type RunningServer } from '@pagewake/agent-kit';
+import { OWN_LOOPBACK } from '@pagewake/agent-kit/testing';
 import {
   ErrorReason,
   implement,
@@ -21,7 +22,7 @@ type WatchCall = Parameters<Watch>[0];
 const unused = (): never => {
   throw new PagewakeError(ErrorReason.INTERNAL, 'not part of this test');
 };
-async function serve(t: TestContext, watch: Watch, listen = '127.0.0.1:0'): Promise<RunningServer> {
+async function serve(t: TestContext, watch: Watch, listen = `${OWN_LOOPBACK}:0`): Promise<RunningServer> {
   const handlers = { start: unused, get: unused, list: unused, pause: unused, resume: unused, cancel: unused, watch };
   const bound = implement(MigrationService, handlers, (error) => toServiceError(error));
   const server = await startServer({ listen, services: [bound] });

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { OWN_LOOPBACK } from '@pagewake/agent-kit/testing';
 import { connectDestination } from '../src/agents.ts';
 import { ControlSocket, type Reply } from '../src/drivers/control-socket.ts';
 
@@ -150,7 +151,7 @@ export function temporaryFolder(t: TestContext): string {
 export const startSource = (t: TestContext): Promise<Agent> =>
   startAgent(t, ['serve-source', '--listen', '127.0.0.1:0']);
 
-export const startDestination = (t: TestContext, folder: string, listen = '127.0.0.1:0'): Promise<Agent> =>
+export const startDestination = (t: TestContext, folder: string, listen = `${OWN_LOOPBACK}:0`): Promise<Agent> =>
   startAgent(t, ['serve-dest', '--listen', listen, '--vmm-socket-dir', join(folder, 'vmm')]);
 
 export const startDestinationVmm = (t: TestContext, folder: string): Promise<Vmm> =>
