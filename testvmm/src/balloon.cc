@@ -30,7 +30,7 @@ void Balloon::start() {
 void Balloon::run() {
   const Layout &layout = machine_.layout();
   const uint64_t area = layout.balloon.pages * layout.regions;
-  const PassOrder order(machine_.config().seed, kMaxVcpus + 1, 0, area);
+  const PassOrder order(machine_.config().seed, kMaxVcpus + 1, 0, area, static_cast<uint64_t>(Order::random));
   uint64_t x = order.start;
   for (uint64_t step = 0; step < order.steps() && removed_ < pages_; step++, x = order.next(x)) {
     const uint64_t index = order.page(x);

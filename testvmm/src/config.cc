@@ -70,6 +70,7 @@ void initialiseContext(GuestContext &c, const VmConfig &config, const Layout &la
   c.worker = worker;
   c.key = mix(config.seed * 0x9e3779b97f4a7c15ull + 1);
   c.pattern = static_cast<uint64_t>(config.pattern);
+  c.order = static_cast<uint64_t>(config.order);
   for (uint64_t i = 0; i < layout.regions; i++) c.regionBase[i] = layout.gpa(i);
   c.regions = layout.regions;
   c.regionPages = layout.regionPages;

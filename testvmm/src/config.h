@@ -23,11 +23,13 @@ struct VmConfig {
   uint64_t vcpus = 1;
   uint64_t seed = 1;
   Pattern pattern = Pattern::random;
+  Order order = Order::random;
   uint64_t workloadBytes = 640ull << 20;
   uint64_t ioPages = 4096;
   /** Pages a second of the I/O thread, and of each vCPU (0: as fast as it can). */
   uint64_t ioRate = 2000;
   uint64_t vcpuRate = 0;
+  uint64_t heartbeatMs = 100;
   uint64_t zeroFillBytes = 0;
   uint64_t balloonBytes = 0;
 };

@@ -2,8 +2,8 @@
 // plain threads where there is no KVM, call it in place. Hence: no call, no global, no constant in memory (the Makefile
 // checks), and every access to the context volatile, for the host reads it at any time.
 //
-// Pass 0 fills; pass k = 1, 2, ... visits every owned page once in random order, requires version k-1, writes version
-// k.
+// Pass 0 fills; pass k = 1, 2, ... visits every owned page once, in random order or from first to last, requires version
+// k-1, writes version k.
 #include "pattern.h"
 
 #define GUEST_CODE [[gnu::section("guest_code")]]
@@ -122,7 +122,7 @@ TESTVMM_INLINE void housekeeping(Context *c, uint64_t pass, uint64_t step) {
 extern "C" GUEST_CODE void testvmm_guest(Context *c) {
   for (;;) {
     const uint64_t position = c->position, pass = position >> kPassShift;
-    const PassOrder order(c->key, c->worker, pass, c->ownedPages);
+    const PassOrder order(c->key, c->worker, pass, c->ownedPages, c->order);
     uint64_t step = position & ((1ull << kPassShift) - 1);
     uint64_t x = step == 0 ? order.start : c->orderX;
     while (step < order.steps()) {

@@ -16,6 +16,7 @@ inline constexpr uint64_t kNoVersion = ~0ull;
 inline constexpr unsigned kPassShift = 36;
 
 enum class Pattern : uint64_t { random = 0, text = 1, zeroHeavy = 2 };
+enum class Order : uint64_t { random = 0, sequential = 1 };
 
 /** What the guest says by `out`: the port number is the message. */
 namespace port {
@@ -32,6 +33,7 @@ struct GuestContext {
   uint64_t worker;
   uint64_t key;
   uint64_t pattern;
+  uint64_t order;
   /** Address of each region as this worker sees it: GPA in a guest, HVA on a thread. */
   uint64_t regionBase[kMaxRegions];
   uint64_t regionPages;

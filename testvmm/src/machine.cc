@@ -58,7 +58,7 @@ void Machine::build(const SavedState *state) {
 /** Puts this process's addresses and clock into a context, which may come from another. */
 void Machine::adoptContext(GuestContext &context, uint64_t worker) {
   const bool vcpu = worker < vcpus_.size();
-  context.heartbeatTsc = 100 * (vcpu ? tscKhz(vcpus_[worker]->fd()) : ThreadWorker::hostTscKhz());
+  context.heartbeatTsc = config_.heartbeatMs * (vcpu ? tscKhz(vcpus_[worker]->fd()) : ThreadWorker::hostTscKhz());
   for (uint64_t r = 0; r < layout_.regions; r++)
     context.regionBase[r] = vcpu ? layout_.gpa(r) : reinterpret_cast<uintptr_t>(memory_->region(r));
 }

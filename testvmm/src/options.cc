@@ -98,6 +98,12 @@ const std::vector<Option> &table() {
              oneOf<Pattern>("--pattern", v,
                             {{"random", Pattern::random}, {"text", Pattern::text}, {"zero-heavy", Pattern::zeroHeavy}});
        }},
+      {"--order", "ORDER", forVm, "in which each pass visits pages: random (default) or sequential",
+       [](Options &o, auto &v) {
+         o.vm.order = oneOf<Order>("--order", v, {{"random", Order::random}, {"sequential", Order::sequential}});
+       }},
+      {"--heartbeat-ms", "N", forVm, "between two heartbeats of a worker, by its own clock (default 100)",
+       [](Options &o, auto &v) { o.vm.heartbeatMs = number("--heartbeat-ms", v); }},
       {"--vcpu-rate", "N", forVm, "pages a second of each vCPU (default 0: as fast as it can)",
        [](Options &o, auto &v) { o.vm.vcpuRate = number("--vcpu-rate", v); }},
       {"--io-pages", "N", forVm,

@@ -50,16 +50,22 @@ private:
   }
 };
 
-/** The order of one pass: every number below 2^bits once (full-period LCG, then a bijective scramble); skip what is >=
- * pages. */
+/** The order of one pass: every number below 2^bits once; skip what is >= pages. Random: full-period LCG, then a bijective
+ * scramble. Sequential: the same machine with constants that count. */
 struct PassOrder {
   uint64_t mask, multiplier, increment, start, odd;
   unsigned shift;
 
-  TESTVMM_INLINE PassOrder(uint64_t key, uint64_t worker, uint64_t pass, uint64_t pages) {
+  TESTVMM_INLINE PassOrder(uint64_t key, uint64_t worker, uint64_t pass, uint64_t pages, uint64_t order) {
     unsigned bits = 0;
     while ((1ull << bits) < pages) bits++;
     mask = (1ull << bits) - 1;
+    if (order == static_cast<uint64_t>(Order::sequential)) {
+      multiplier = increment = odd = 1;
+      start = 0;
+      shift = 63; // of numbers far below 2^63: nothing is left
+      return;
+    }
     shift = bits / 2 + 1;
     const uint64_t seed = mix(key ^ mix((worker << 40) + pass + 1));
     multiplier = (seed & ~7ull) | 5; // 1 modulo 4: Hull-Dobell, full period

@@ -12,7 +12,7 @@ namespace testvmm {
 namespace {
 
 constexpr uint64_t kMagic = 0x31545356'4d565750; // "PWVMVST1"
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = 2;
 struct Header {
   uint64_t magic, version, bodyBytes, checksum;
 };
@@ -87,8 +87,9 @@ template <typename Io> void fields(Io &io, SavedState &s) {
   numberField(io, c.memory);
   numberField(io, c.kvm);
   numberField(io, c.pattern);
+  numberField(io, c.order);
   for (uint64_t *v : {&c.pageBytes, &c.ramBytes, &c.regions, &c.vcpus, &c.seed, &c.workloadBytes, &c.ioPages, &c.ioRate,
-                      &c.vcpuRate, &c.zeroFillBytes, &c.balloonBytes})
+                      &c.vcpuRate, &c.heartbeatMs, &c.zeroFillBytes, &c.balloonBytes})
     io.field(*v);
   numberField(io, s.pausedAtNs);
   listField(io, s.workers, [&](SavedWorker &w) {

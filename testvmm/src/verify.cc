@@ -64,7 +64,7 @@ private:
   void owned(const GuestContext &c) {
     if (c.ownedPages == 0) return;
     const uint64_t pass = c.position >> kPassShift, done = c.position & ((1ull << kPassShift) - 1);
-    const PassOrder order(c.key, c.worker, pass, c.ownedPages);
+    const PassOrder order(c.key, c.worker, pass, c.ownedPages, c.order);
     uint64_t x = order.start;
     for (uint64_t step = 0; step < order.steps(); step++, x = order.next(x)) {
       const uint64_t index = order.page(x);

@@ -17,6 +17,7 @@ const refused: readonly (readonly [readonly string[], RegExp])[] = [
   [['source', '--control', 'x', '--ram', '1M', '--regions', '3'], /not a multiple/],
   [['source', '--control', 'x', '--ram', '64M'], /--ram: too small/],
   [['source', '--memory', 'hugetlb'], /one of memfd, anon, guest_memfd, not "hugetlb"/],
+  [['source', '--order', 'backwards'], /one of random, sequential, not "backwards"/],
   [['source', '--frob'], /unknown option --frob/],
   [['source', '--balloon', '3'], /--balloon does not apply to source/],
   [['destination', '--ram', '1G'], /--ram does not apply to destination/],

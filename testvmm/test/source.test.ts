@@ -15,6 +15,7 @@ const cases: readonly { readonly name: string; readonly args: readonly string[] 
   { name: 'guest_memfd, 2 vCPUs, 2 regions', args: ['--memory', 'guest_memfd', '--vcpus', '2', '--regions', '2'] },
   { name: 'plain threads, 4 of them, 8 regions', args: ['--no-kvm', '--vcpus', '4', '--regions', '8'] },
   { name: 'plain threads, anonymous memory', args: ['--no-kvm', '--memory', 'anon'] },
+  { name: 'sequential, 2 vCPUs, 2 regions', args: ['--order', 'sequential', '--vcpus', '2', '--regions', '2'] },
   { name: 'text pattern', args: ['--pattern', 'text'] },
   { name: 'zero-heavy pattern', args: ['--pattern', 'zero-heavy', '--vcpus', '2'] },
   { name: 'no I/O thread, paced vCPUs', args: ['--io-pages', '0', '--vcpu-rate', '20000', '--vcpus', '2'] },
