@@ -9,14 +9,17 @@ import { Program, ROOT } from '../../e2e/lib/processes.ts';
 export const LOOPBACK: Host = makeHosts('loopback').source;
 
 const FLOOR = join(ROOT, 'bench/floor');
-const BUILD = join(FLOOR, 'build');
-const POPULATE_MS = 120_000;
+/** The programs, once `buildFloor` was called. */
+export const BUILD = join(FLOOR, 'build');
 
 export function buildFloor(): void {
   const make = spawnSync('make', ['-s', `-j${availableParallelism()}`], { cwd: FLOOR, encoding: 'utf8' });
   if (make.error) throw new Error(`cannot run make (${make.error.message}); install make and a C compiler`);
   if (make.status !== 0) throw new Error(`bench/floor does not build:\n${make.stderr}`);
 }
+
+/** Who fills, as the destination program is told: `['floor', PORT]` or `['agent', SOCKET:VM]`. */
+export type Filler = readonly [kind: 'floor' | 'agent', where: string];
 
 export function startDestinationProgram(args: readonly string[]): Program {
   return new Program('destination', LOOPBACK, [join(BUILD, 'destination'), ...args]);
@@ -33,26 +36,4 @@ export async function startPageServer(pages: number): Promise<PageServer> {
   const program = new Program('page-server', LOOPBACK, [join(BUILD, 'page-server'), String(pages)]);
   const line = await program.waitForStart('its port', (l) => l['event'] === 'listening');
   return { program, port: Number(line['port']), memoryPath: `/proc/${program.pid}/fd/${Number(line['fd'])}` };
-}
-
-export const POPULATE_CALLS = ['copy', 'write', 'writeContinue'] as const;
-export type PopulateCall = (typeof POPULATE_CALLS)[number];
-
-export interface Populated {
-  readonly call: PopulateCall;
-  /** Given to the kernel in one call. */
-  readonly pieceBytes: number;
-  readonly ms: number;
-}
-
-export async function populate(mib: number): Promise<readonly Populated[]> {
-  const program = new Program('populate', LOOPBACK, [join(BUILD, 'populate'), String(mib)]);
-  const timer = setTimeout(() => program.signal('SIGKILL'), POPULATE_MS);
-  const code = await program.exited.finally(() => clearTimeout(timer));
-  if (code !== 0) throw new Error(`populate exited with ${code} (budget ${POPULATE_MS} ms): ${program.stderr}`);
-  return program.lines.map((line) => ({
-    call: line['call'] as PopulateCall,
-    pieceBytes: Number(line['pieceBytes']),
-    ms: Number(line['ms']),
-  }));
 }

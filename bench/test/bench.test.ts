@@ -8,8 +8,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Program, ROOT } from '../../e2e/lib/processes.ts';
-import { buildFloor, LOOPBACK, populate, startDestinationProgram } from '../lib/floor.ts';
-import { figureOf, MEASURES } from '../lib/rows.ts';
+import { BARS, BAR_NAMES } from '../lib/bars.ts';
+import { buildFloor, LOOPBACK, startDestinationProgram } from '../lib/floor.ts';
+import { figureOf } from '../lib/rows.ts';
+import { SECTIONS } from '../lib/sections.ts';
+import { populate } from '../populate/section.ts';
 
 const MAIN = join(ROOT, 'bench/main.ts');
 const BUDGET_MS = 60_000;
@@ -33,27 +36,42 @@ function temporaryFile(t: TestContext, name: string): string {
   return join(folder, name);
 }
 
-test('the smallest run prints every row, and writes it for programs', { skip, timeout: BUDGET_MS }, async (t) => {
-  const json = temporaryFile(t, 'figures.json');
-  const bench = new Program('bench', LOOPBACK, [process.execPath, MAIN, '--smoke', '--json', json]);
-  t.after(() => bench.stop());
-  const code = await bench.exited;
-  assert.equal(code, 0, bench.stderr);
-  const printed = bench.lines.map((line) => String(line['text'])).join('\n');
-  const report = JSON.parse(readFileSync(json, 'utf8')) as {
-    ratios: Record<string, number>;
-    populate: { pieceBytes: number; writeOverCopy: number; writeContinueOverCopy: number }[];
-  };
-  for (const { name, what } of MEASURES) {
-    assert.ok(printed.includes(what), `a row "${what}"`);
-    const ratio = report.ratios[name] ?? Number.NaN;
-    assert.ok(Number.isFinite(ratio) && ratio > 0, `${name}: ${ratio}`);
-  }
-  for (const size of ['4 KiB', '64 KiB', '2 MiB']) assert.match(printed, new RegExp(`^${size} .* ms`, 'm'));
-  assert.deepEqual(
-    report.populate.map((row) => row.pieceBytes),
-    [2 ** 12, 2 ** 16, 2 ** 21],
-  );
+interface Report {
+  readonly ratios: Readonly<Record<string, number>>;
+  readonly bars: Readonly<Record<string, { readonly ratio: number; readonly bar: number; readonly met: boolean }>>;
+  readonly sections: Readonly<Record<string, unknown>>;
+}
+
+test(
+  'the smallest run goes through every section, says what was reached, and writes it for programs',
+  {
+    skip,
+    timeout: BUDGET_MS,
+  },
+  async (t) => {
+    const json = temporaryFile(t, 'figures.json');
+    const bench = new Program('bench', LOOPBACK, [process.execPath, MAIN, '--smoke', '--json', json]);
+    t.after(() => bench.stop());
+    const code = await bench.exited;
+    assert.equal(code, 0, bench.stderr);
+    const printed = bench.lines.map((line) => String(line['text'])).join('\n');
+    const report = JSON.parse(readFileSync(json, 'utf8')) as Report;
+    assert.deepEqual(Object.keys(report.sections).toSorted(), SECTIONS.map(({ name }) => name).toSorted());
+    const here = new Set<string>(SECTIONS.map(({ name }) => name));
+    for (const name of BAR_NAMES.filter((bar) => here.has(BARS[bar].section))) {
+      assert.match(printed, new RegExp(`^${name} .* (met|missed|not measured)$`, 'm'));
+      if (report.ratios[name] === undefined) continue;
+      const ratio = report.ratios[name] ?? Number.NaN;
+      assert.ok(Number.isFinite(ratio) && ratio > 0, `${name}: ${ratio}`);
+      assert.equal(report.bars[name]?.bar, BARS[name].bar);
+    }
+  },
+);
+
+test('a section that does not exist is refused by name, and those that do are told', () => {
+  const { status, stderr } = spawnSync(process.execPath, [MAIN, '--only', 'stalls,speed'], { encoding: 'utf8' });
+  assert.equal(status, 2);
+  assert.match(stderr, /--only speed: give some of stalls, bulk/);
 });
 
 test('an argument that does not exist ends with the usage and code 2', () => {

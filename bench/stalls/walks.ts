@@ -1,13 +1,20 @@
 /** One life of bench/floor/destination: the touching side, the same program whether the floor or the product fills its memory. */
 import type { Program } from '../../e2e/lib/processes.ts';
-import { startDestinationProgram } from './floor.ts';
-import type { Sizes } from './options.ts';
+import { startDestinationProgram, type Filler } from '../lib/floor.ts';
 
 const WALK_MS = 180_000;
-const FILL_MS = 180_000;
 
-/** Who fills, as the program is told: `['floor', PORT]` or `['agent', SOCKET:VM]`. */
-export type Filler = readonly [kind: 'floor' | 'agent', where: string];
+export interface Sizes {
+  /** Memory that is walked over; a power of two, of which the upper half is touched (floor/touch.h). */
+  readonly walkPages: number;
+  /** Touches of each walk; together at most half of `walkPages`. */
+  readonly touches: {
+    readonly warmUp: number;
+    readonly noGap: number;
+    readonly gap200: number;
+    readonly eight: number;
+  };
+}
 
 export interface Walked {
   readonly touches: number;
@@ -64,17 +71,6 @@ export async function walk(filler: Filler, sizes: Sizes, moments: Moments = {}):
       gap200: walked(program, 'gap200'),
       eight: walked(program, 'eight'),
     };
-  } finally {
-    await program.stop();
-  }
-}
-
-/** @returns MB/s, 10^6 bytes, from asking for the memory to the last byte of it */
-export async function fill(filler: Filler, sizes: Sizes): Promise<number> {
-  const program = startDestinationProgram([String(sizes.fillPages), ...filler, 'fill']);
-  try {
-    const line = await program.waitFor('the memory to be whole', (l) => l['event'] === 'filled', FILL_MS);
-    return Number(line['megabytesPerSecond']);
   } finally {
     await program.stop();
   }
