@@ -66,6 +66,22 @@ test(
   },
 );
 
+test(
+  'paused while it is held, it is paused when the source’s VM stands still: a touch is served and nothing else asked for',
+  UFFD,
+  async (t) => {
+    const { source, dest, vmm } = await held(t);
+    assert.equal((await dest.client.pause({ migrationId: 'm' })).migration?.phase, MigrationPhase.HELD);
+    source.pause();
+    assert.deepEqual(await vmm.message(), READY);
+    assert.equal((await dest.get('m')).phase, MigrationPhase.PAUSED);
+    for (const page of [5, 600, 900]) assert.deepEqual(await vmm.touch(0, page), seen(content(page)));
+    assert.equal(source.ranges.length, 0);
+    await dest.client.resume({ migrationId: 'm' });
+    assert.deepEqual(await vmm.message(), DONE);
+  },
+);
+
 test('eager: held, then every page, then ready', UFFD, async (t) => {
   const source = await startFakeSource(t, { pages: PAGES, running: true });
   const dest = await startDest(t);

@@ -98,22 +98,22 @@ export class MigrationSession extends PhaseMachine {
     this.enter('awaiting-vmm');
   }
 
-  /** While the source is lost this says only what holds once it is back. */
   pausePrefetch(): void {
-    if (this.phase !== 'interrupted' && this.phase !== 'paused' && this.phase !== 'filling')
-      throw this.wrongPhase('paused');
-    this.#prefetchPaused = true;
-    this.#lanes.bulk.post({ type: 'pause' });
+    this.#setPrefetch('paused');
     if (this.phase === 'filling') this.enter('paused');
   }
 
   resume(): void {
-    if (this.phase !== 'interrupted' && this.phase !== 'paused' && this.phase !== 'filling')
-      throw this.wrongPhase('resumed');
-    this.#prefetchPaused = false;
-    this.#lanes.bulk.post({ type: 'resume' });
+    this.#setPrefetch('resumed');
     if (this.phase === 'interrupted') this.#source.tryNow();
-    else this.enter('filling');
+    else if (this.phase === 'paused') this.enter('filling');
+  }
+
+  /** Before prefetch has begun, and while the source is lost, this says only how it will begin. */
+  #setPrefetch(wish: 'paused' | 'resumed'): void {
+    if (this.phase === 'finishing' || this.over) throw this.wrongPhase(wish);
+    this.#prefetchPaused = wish === 'paused';
+    this.#lanes.bulk.post({ type: this.#prefetchPaused ? 'pause' : 'resume' });
   }
 
   /** @param force also where a guest may run on what has come: it is lost then */
@@ -122,7 +122,7 @@ export class MigrationSession extends PhaseMachine {
     if (this.#atStake && !force)
       throw new PagewakeError(
         ErrorReason.WRONG_PHASE,
-        `the guest may be running on this host already and is lost if its migration is cancelled while ${this.phase}; use force to do it all the same`,
+        `the guest may be running on this host already and is lost if its migration is cancelled while ${this.phase}; pagewake cancel --force does it all the same`,
         { phase: this.phase },
       );
     this.#giveUp('cancelled', new PagewakeError(ErrorReason.CANCELLED, 'cancelled by the orchestrator'));
@@ -205,9 +205,12 @@ export class MigrationSession extends PhaseMachine {
     if (!vm || !this.may('filling')) return;
     this.#atStake = true;
     vm.ledger.stage = STAGE.live;
+    // Again, and before `go`: a lane that was not attached yet has not heard it.
+    if (this.#prefetchPaused) this.#lanes.bulk.post({ type: 'pause' });
     this.#lanes.both({ type: 'go', guestStarts: this.phase === 'held' });
     this.#fillingSinceMs = Date.now();
     this.enter('filling');
+    if (this.#prefetchPaused) this.enter('paused');
     if (vm.choice.mode === 'post-copy') this.#vmm.send({ type: 'ready' });
     this.#tellLostEarly();
     // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
@@ -388,12 +391,9 @@ export class MigrationSession extends PhaseMachine {
 
   /** Whatever an asynchronous step threw ends the migration, typed where it is typed. */
   #failed(error: unknown): void {
-    if (error instanceof PagewakeError) {
-      this.#fail(error);
-      return;
-    }
     // After the end a step that was still waiting for a lane is let go; there is nothing to tell.
     if (this.over) return;
+    if (error instanceof PagewakeError) return this.#fail(error);
     this.#o.log.error({ err: error }, 'a bug');
     this.#fail(new PagewakeError(ErrorReason.INTERNAL, error instanceof Error ? error.message : String(error)));
   }

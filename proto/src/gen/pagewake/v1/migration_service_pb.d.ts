@@ -754,7 +754,7 @@ export declare const MigrationService: GenService<{
     output: typeof WatchResponseSchema;
   },
   /**
-   * Stops prefetch. Faults are served on.
+   * Stops prefetch. Faults are served on. Before FILLING: prefetch does not begin, and FILLING is at once PAUSED.
    *
    * @generated from rpc pagewake.v1.MigrationService.Pause
    */
@@ -764,7 +764,7 @@ export declare const MigrationService: GenService<{
     output: typeof PauseResponseSchema;
   },
   /**
-   * Ends a pause, or tries a lost source again.
+   * Ends a pause, also one that has not begun, or tries a lost source again.
    *
    * @generated from rpc pagewake.v1.MigrationService.Resume
    */
