@@ -66,6 +66,7 @@ class MigrationRun {
   readonly #stopWatching = new AbortController();
   readonly #views = new Views();
   #checked = false;
+  #begun = false;
   #vmId = '';
   #generation: number | undefined;
   #migrationId: string | undefined;
@@ -146,6 +147,7 @@ class MigrationRun {
         this.#migrationId = id;
       }),
     );
+    this.#begun = true;
     this.#vmmSocket = started.vmmSocket;
     this.#trace.annotate({ 'pagewake.vm.id': vmId, 'pagewake.migration.id': started.migrationId });
     this.events.push({ type: 'started', migrationId: started.migrationId, vmId, generation });
@@ -336,6 +338,7 @@ class MigrationRun {
       destination: this.#destination,
       vmId: this.#vmId,
       untouched: !this.#checked || error instanceof AlreadyMigrating,
+      begun: this.#begun,
       generation: this.#generation,
       migrationId: this.#migrationId,
       sourcePaused: this.#sourcePaused,

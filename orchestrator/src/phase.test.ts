@@ -22,7 +22,7 @@ test('a migration can only end well through the blackout and the filling', () =>
   );
 });
 
-test('nothing was changed can only be said before the blackout', () => {
+test('nothing was touched can only be said before the blackout', () => {
   assert.deepEqual(
     MIGRATION_PHASES.filter((from) => mayFollow(from, 'failed-untouched')),
     ['preparing'],

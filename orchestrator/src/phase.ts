@@ -11,7 +11,7 @@ export type RunningPhase =
 export type FinalPhase =
   /** The destination holds every page, and the source's memory is released. */
   | 'completed'
-  /** Refused before anything was done: no agent and no VMM was told anything, and the source is as it was, whatever that is. */
+  /** It never began: refused, or an agent was not there. No VMM was told anything, what an agent was told is taken back, and the source is as it was, whatever that is. */
   | 'failed-untouched'
   /** Nothing moved: the guest runs on the source as before (a snapshot is as it was). */
   | 'failed-source-runs'

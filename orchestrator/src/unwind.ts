@@ -16,6 +16,8 @@ export interface Situation {
   readonly vmId: string;
   /** Nobody was told anything but questions. */
   readonly untouched: boolean;
+  /** The destination has said that it has the migration. Until then no VMM has been told anything. */
+  readonly begun: boolean;
   /** Undefined: not registered. */
   readonly generation: number | undefined;
   /** Undefined: not started. */
@@ -83,12 +85,13 @@ export async function unwind(s: Situation): Promise<Aftermath> {
 
 async function asItWas(driver: VmmDriver): Promise<Aftermath> {
   const outcome = 'failed-untouched';
-  if (!driver.hasSourceGuest) return { outcome, advice: 'nothing was changed; the snapshot is as it was' };
+  if (!driver.hasSourceGuest) return { outcome, advice: 'nothing was touched; the snapshot is as it was' };
   const state = await driver.sourceState?.();
+  if (state === 'running') return { outcome, advice: 'nothing was touched; the guest runs on the source' };
   const found = state === undefined ? 'how the guest is on the source is not known' : `its guest is ${state} there`;
   // Paused is what a source is left as by a migration that went well.
   const careful = state === 'paused' ? '; if it has moved, do not resume it there: it would run twice' : '';
-  return { outcome, advice: `nothing was changed on the source; ${found}${careful}` };
+  return { outcome, advice: `nothing was touched on the source; ${found}${careful}` };
 }
 
 /** True: the destination's guest never ran, and cannot run any more. */
@@ -158,6 +161,8 @@ async function backToSource(s: Situation): Promise<Aftermath> {
           s.warn(`the source agent still knows VM ${vmId}: ${messageOf(error)}`);
       });
   }
+  // An agent that is not there, or refuses what it is asked, has not come near the guest.
+  if (!s.begun) return asItWas(s.driver);
   return {
     outcome: 'failed-source-runs',
     advice: s.driver.hasSourceGuest ? 'the guest runs on on the source' : 'the snapshot is as it was',

@@ -15,11 +15,11 @@ export const EXIT = {
 
 export const EXIT_HELP = `Exit codes:
   0    done
-  1    failed (migrate: nothing was changed, or it is not known, or not good, where the guest is; the message says which)
+  1    failed (migrate: nothing was touched, or it is not known, or not good, where the guest is; the message says which)
   2    wrong usage
-  3    the migration failed and the guest runs on on the source: it was seen to, or resumed
+  3    the migration had begun and failed, and the guest runs on on the source: it was seen to, or resumed
   4    the guest is lost on the destination; the source stays paused
-  130  interrupted
+  130  interrupted (migrate: taken back before the guest has moved, else it goes on by itself; watch: the migration goes on)
   141  nobody reads the output any more (not migrate: it goes on to its end)`;
 
 const OF_OUTCOME: Readonly<Record<FailedPhase, number>> = {

@@ -33,29 +33,9 @@ interface Case {
 
 const SOURCE_RUNS: readonly Case[] = [
   {
-    name: 'a source agent that does not answer',
-    args: ({ args }) => [...args, '--source', NOBODY],
-    says: /SOURCE_UNREACHABLE: the source agent at 127\.0\.0\.1:1 does not answer .*; the guest runs on/,
-  },
-  {
-    name: 'a destination agent that does not answer',
-    args: ({ args }) => [...args, '--destination', NOBODY],
-    says: /: the destination agent at 127\.0\.0\.1:1 does not answer .*; the guest runs on/,
-  },
-  {
-    name: 'agents that are mistaken for each other',
-    args: ({ args, source }) => [...args, '--destination', source.address],
-    says: /has no such service: is it the destination agent/,
-  },
-  {
     name: 'a state that cannot be written, in the blackout',
     args: ({ args, folder }) => [...args, '--state-dir', join(folder, 'missing')],
     says: /ENOENT.*; the guest runs on on the source$/m,
-  },
-  {
-    name: 'a source that the destination cannot reach',
-    args: ({ args }) => [...args, '--source-from-destination', NOBODY],
-    says: /SOURCE_UNREACHABLE: the destination agent does not reach the source agent at 127\.0\.0\.1:1 .*; the guest runs on on the source$/m,
   },
 ];
 
@@ -74,12 +54,32 @@ for (const { name, args, says } of SOURCE_RUNS) {
   });
 }
 
-/** What no agent was asked to do: whatever the source is, it is that still, and nothing is said of it that was not seen. */
+/** What never began: whatever the source is, it is that still, and nothing is said of it that was not seen. */
 const UNTOUCHED: readonly Case[] = [
+  {
+    name: 'a source agent that does not answer',
+    args: ({ args }) => [...args, '--source', NOBODY],
+    says: /SOURCE_UNREACHABLE: the source agent at 127\.0\.0\.1:1 does not answer .*; nothing was touched; the guest runs on the source$/m,
+  },
+  {
+    name: 'a destination agent that does not answer',
+    args: ({ args }) => [...args, '--destination', NOBODY],
+    says: /: the destination agent at 127\.0\.0\.1:1 does not answer .*; nothing was touched; the guest runs on the source$/m,
+  },
+  {
+    name: 'agents that are mistaken for each other',
+    args: ({ args, source }) => [...args, '--destination', source.address],
+    says: /has no such service: is it the destination agent.*; nothing was touched; the guest runs on the source$/m,
+  },
+  {
+    name: 'a source that the destination cannot reach',
+    args: ({ args }) => [...args, '--source-from-destination', NOBODY],
+    says: /SOURCE_UNREACHABLE: the destination agent does not reach the source agent at 127\.0\.0\.1:1 .*; nothing was touched; the guest runs on the source$/m,
+  },
   {
     name: 'a VM that the source does not run',
     args: ({ args }) => [...args, '--vm', 'another'],
-    says: /^pagewake migrate: UNKNOWN_VM: .* the source runs VM "testvmm", not "another"; nothing was changed on the source; its guest is running there$/m,
+    says: /^pagewake migrate: UNKNOWN_VM: .* the source runs VM "testvmm", not "another"; nothing was touched; the guest runs on the source$/m,
   },
   {
     name: 'a destination VMM that is not there',
@@ -95,12 +95,12 @@ const UNTOUCHED: readonly Case[] = [
     name: 'a source VMM that is paused',
     args: ({ args }) => args,
     before: ({ from }) => from.ask('pause'),
-    says: /is not running its guest but paused; nothing was changed on the source; its guest is paused there; if it has moved, do not resume/,
+    says: /is not running its guest but paused; nothing was touched on the source; its guest is paused there; if it has moved, do not resume/,
   },
   {
     name: 'a source VMM that is not there',
     args: ({ args, folder }) => [...args, '--source-vmm', `unix:${join(folder, 'no.sock')}`],
-    says: /the source VMM does not answer at .*no\.sock.*; nothing was changed on the source; how the guest is on the source is not known$/m,
+    says: /the source VMM does not answer at .*no\.sock.*; nothing was touched on the source; how the guest is on the source is not known$/m,
   },
   {
     name: 'VMMs that are mistaken for each other',
@@ -111,12 +111,12 @@ const UNTOUCHED: readonly Case[] = [
       '--destination-vmm',
       `unix:${from.socket}`,
     ],
-    says: /the source VMM refused `stats`.*; nothing was changed on the source; how the guest is on the source is not known$/m,
+    says: /the source VMM refused `stats`.*; nothing was touched on the source; how the guest is on the source is not known$/m,
   },
 ];
 
 for (const { name, args, before, says } of UNTOUCHED) {
-  test(`${name}: exit 1, and nothing was changed`, WHOLE, async (t) => {
+  test(`${name}: exit 1, and nothing was touched`, WHOLE, async (t) => {
     const stage = await setStage(t);
     await before?.(stage);
     const state = (await stage.from.ask('stats'))['state'];
@@ -137,7 +137,7 @@ test('a second migration of a guest that is moving is refused: exit 1, and the f
   await first.line(/"type":"phase","phase":"filling"/);
   const { code, stderr } = await pagewake(t, stage.args);
   assert.match(stderr, /MIGRATION_EXISTS: VM testvmm is being migrated already: .* as serving, generation \d+; /);
-  assert.match(stderr, /pagewake watch.* pagewake release testvmm --source .*; nothing was changed on the source/);
+  assert.match(stderr, /pagewake watch.* pagewake release testvmm --source .*; nothing was touched/);
   assert.equal(code, 1);
   const resumed = await pagewake(t, ['resume', 'held', '--destination', stage.destination.address]);
   assert.equal(resumed.code, 0, resumed.stderr);
@@ -154,7 +154,7 @@ test('a VM that an orchestrator that died left registered is refused until it is
   const token = new Uint8Array(32).fill(7);
   const { generation } = await agent.call((c, o) => c.register({ vmId: 'testvmm', memory, token }, o));
   const { code, stderr } = await pagewake(t, stage.args);
-  assert.match(stderr, /MIGRATION_EXISTS: .* as registered, generation \d+; .*its guest is running there$/m);
+  assert.match(stderr, /MIGRATION_EXISTS: .* as registered, generation \d+; .*the guest runs on the source$/m);
   assert.equal(code, 1);
   const { vms } = await agent.call((c, o) => c.list({}, o));
   assert.deepEqual(

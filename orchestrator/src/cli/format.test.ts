@@ -119,6 +119,7 @@ test('a table ends its lines where their words end', () => {
 test('an outcome has its exit code, and its error one line with reason, message and what to do', () => {
   const cause = new PagewakeError(ErrorReason.VMM_EXITED, 'the VMM\n  is gone');
   const cases = [
+    ['failed-untouched', 1, 130],
     ['failed-source-runs', 3, 130],
     ['failed-source-paused', 1, 1],
     ['failed-guest-lost', 4, 4],

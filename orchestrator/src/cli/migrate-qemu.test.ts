@@ -94,6 +94,6 @@ test('QEMUs that do not fit are refused before an agent hears of them: exit 1', 
   const small = await startTestQemu(t, { incoming: true, backend: 'memory-backend-memfd,id=ram,size=32M,share=on' });
   const { code, stderr } = await pagewake(t, [...stage.args, '--dest-qmp', `unix:${small.qmpPath}`]);
   assert.equal(code, 1, stderr);
-  assert.match(stderr, /memory-backend-memfd: .*; nothing was changed on the source; its guest is running there$/m);
+  assert.match(stderr, /memory-backend-memfd: .*; nothing was touched; the guest runs on the source$/m);
   await assertNothingLeft(t, stage);
 });
