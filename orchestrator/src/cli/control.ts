@@ -5,6 +5,7 @@ import { connectDestination, connectSource, type DestinationAgent } from '../age
 import { phaseName, summaryOf } from '../view.ts';
 import type { CliContext } from './context.ts';
 import { addTlsOptions, destinationOf, destinationOption, sourceOf, sourceOption, type LinkFlags } from './links.ts';
+import { MIGRATION_ARGUMENT, wholeId } from './which.ts';
 
 interface ControlFlags extends LinkFlags {
   readonly force?: boolean;
@@ -20,14 +21,15 @@ export function addControls(program: Command, cli: CliContext): void {
 }
 
 async function apply(
-  id: string,
+  given: string,
   flags: ControlFlags,
   cli: CliContext,
-  ask: (agent: DestinationAgent) => Answer,
+  ask: (agent: DestinationAgent, migrationId: string) => Answer,
 ): Promise<void> {
   const agent = connectDestination(destinationOf(flags));
   try {
-    const { migration } = await ask(agent);
+    const id = await wholeId(agent, given, cli.stop);
+    const { migration } = await ask(agent, id);
     if (flags.json === true) {
       const summary = migration === undefined ? { migrationId: id } : summaryOf(migration);
       cli.terminal.out(`${JSON.stringify(summary, null, 2)}\n`);
@@ -43,7 +45,7 @@ function migrationCommand(program: Command, name: string, description: string): 
   const command = program
     .command(name)
     .description(description)
-    .argument('<migration>', 'its id')
+    .argument('<migration>', MIGRATION_ARGUMENT)
     .addOption(destinationOption())
     .option('--json', 'the migration as JSON');
   return addTlsOptions(command).addHelpText(
@@ -55,20 +57,20 @@ function migrationCommand(program: Command, name: string, description: string): 
 function addPauseAndResume(program: Command, cli: CliContext): void {
   const { stop: signal } = cli;
   migrationCommand(program, 'pause', 'stop prefetching; faults are served on').action(
-    (migrationId: string, f: ControlFlags) =>
-      apply(migrationId, f, cli, (agent) => agent.call((c, o) => c.pause({ migrationId }, o), { signal })),
+    (given: string, f: ControlFlags) =>
+      apply(given, f, cli, (agent, migrationId) => agent.call((c, o) => c.pause({ migrationId }, o), { signal })),
   );
   migrationCommand(program, 'resume', 'end a pause, or try a lost source again at once').action(
-    (migrationId: string, f: ControlFlags) =>
-      apply(migrationId, f, cli, (agent) => agent.call((c, o) => c.resume({ migrationId }, o), { signal })),
+    (given: string, f: ControlFlags) =>
+      apply(given, f, cli, (agent, migrationId) => agent.call((c, o) => c.resume({ migrationId }, o), { signal })),
   );
 }
 
 function addCancel(program: Command, cli: CliContext): void {
   migrationCommand(program, 'cancel', 'give a migration up; harmless while the guest still runs on the source')
     .option('--force', 'also later: the guest on the destination is lost')
-    .action((migrationId: string, flags: ControlFlags) =>
-      apply(migrationId, flags, cli, (agent) =>
+    .action((given: string, flags: ControlFlags) =>
+      apply(given, flags, cli, (agent, migrationId) =>
         agent.call((c, o) => c.cancel({ migrationId, force: flags.force === true }, o), { signal: cli.stop }),
       ),
     );

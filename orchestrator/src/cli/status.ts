@@ -7,6 +7,7 @@ import { summaryOf, type MigrationSummary } from '../view.ts';
 import type { CliContext } from './context.ts';
 import { addTlsOptions, destinationOf, destinationOption, sourceOf, sourceOption, type LinkFlags } from './links.ts';
 import { migrationDetails, migrationsTable, sizeOf, vmsTable } from './tables.ts';
+import { MIGRATION_ARGUMENT, pick } from './which.ts';
 
 interface StatusFlags extends LinkFlags {
   readonly json?: boolean;
@@ -21,7 +22,7 @@ export function addStatus(program: Command, cli: CliContext): void {
   const command = program
     .command('status')
     .description('migrations on a destination and VMs on a source, or one migration in full')
-    .argument('[migration]', 'its id, or enough of its beginning')
+    .argument('[migration]', MIGRATION_ARGUMENT)
     .addOption(destinationOption())
     .addOption(sourceOption())
     .option('--json', 'as JSON');
@@ -48,15 +49,11 @@ export function addList(program: Command, cli: CliContext): void {
 
 async function showOne(id: string, flags: StatusFlags, cli: CliContext): Promise<void> {
   const migrations = await listMigrations(flags, cli.stop);
-  const found = migrations.filter((m) => m.migrationId === id || m.migrationId.startsWith(id));
-  const one = found.find((m) => m.migrationId === id) ?? found[0];
+  const one = pick(migrations, id);
   if (one === undefined) {
     throw new UserError(
       `there is no migration ${id} on ${flags.destination ?? ''}; pagewake status lists those that are`,
     );
-  }
-  if (one.migrationId !== id && found.length > 1) {
-    throw new UserError(`${id} is the beginning of ${String(found.length)} migrations; give more of it`, 2);
   }
   cli.terminal.out(flags.json === true ? `${JSON.stringify(one, null, 2)}\n` : `${migrationDetails(one)}\n`);
 }

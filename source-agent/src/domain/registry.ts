@@ -60,7 +60,7 @@ export class VmRegistry {
       );
     }
     if (older?.wasRead === true) {
-      throw older.pagesServedError('release it with force before it is registered again');
+      throw older.pagesServedError('before it is registered again: pagewake release --force');
     }
   }
 
@@ -125,10 +125,10 @@ export class VmRegistry {
   release(vmId: string, generation: number, force: boolean): void {
     const vm = generation === 0 ? this.#known(vmId) : this.#get(vmId, generation);
     if (vm.state === 'serving' && !force) {
-      if (vm.wasRead) throw vm.pagesServedError('give force to release it and lose what was not yet served');
+      if (vm.wasRead) throw vm.pagesServedError('pagewake release --force releases it and loses what was not yet served');
       throw new PagewakeError(
         ErrorReason.WRONG_PHASE,
-        `VM ${vmId} was opened by its destination; give force to release it all the same`,
+        `VM ${vmId} was opened by its destination; pagewake release --force releases it all the same`,
         { vm_id: vmId, generation: vm.generation },
       );
     }
