@@ -1,5 +1,5 @@
 /**
- * `node bench/qemu/blackout.ts FOLDER`: the blackouts of the runs that `npm run bench:qemu -- --keep FOLDER` kept, taken apart by QEMU's own stamps of its
+ * `node scripts/run.mjs bench/qemu/blackout.ts FOLDER`: the blackouts of the runs that `npm run bench:qemu -- --keep FOLDER` kept, taken apart by QEMU's own stamps of its
  * events, which say what happened when whoever drove it.
  */
 import { readdirSync, readFileSync } from 'node:fs';

@@ -2,7 +2,7 @@
  * What tests with a real QEMU need beyond this tree: QEMU itself, and a Debian cloud kernel for its guest. Both are found, or installed where
  * that can be done without changing how the machine installs anything else; else the reason is said, for a skip to print.
  *
- * `node e2e/qemu/install.ts` does it ahead of the tests and prints the answer as JSON.
+ * `node scripts/run.mjs e2e/qemu/install.ts` does it ahead of the tests and prints the answer as JSON.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -112,7 +112,7 @@ export function presentQemuLab(): QemuLab {
   const parts = present();
   if (parts) return { reason: undefined, parts };
   const why = existsSync(WHY_NOT) ? readFileSync(WHY_NOT, 'utf8') : '';
-  return { reason: why || `QEMU ${OLDEST_MAJOR} and a guest kernel are not there (run: node e2e/qemu/install.ts)` };
+  return { reason: why || `QEMU ${OLDEST_MAJOR} and a guest kernel are not there (run: npm run setup -- --tests)` };
 }
 
 if (import.meta.main) {

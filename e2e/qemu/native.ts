@@ -1,6 +1,6 @@
 /**
  * QEMU's own post-copy of the same guest between the same hosts: what pagewake is compared with, and the proof that the guest and the measuring
- * are sound. `node e2e/qemu/native.ts --help` runs it alone.
+ * are sound. `node scripts/run.mjs e2e/qemu/native.ts --help` runs it alone.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -141,7 +141,7 @@ async function main(): Promise<void> {
   });
   if (values.help) {
     process.stdout.write(
-      'node e2e/qemu/native.ts [--runs N] [--preempt] [--mbit N] [--fill random|text] [--backend file|ram]\n' +
+      'node scripts/run.mjs e2e/qemu/native.ts [--runs N] [--preempt] [--mbit N] [--fill random|text] [--backend file|ram]\n' +
         'QEMU’s own post-copy of a guest of 1 GiB that works on 512 MiB. Needs root, for network namespaces.\n',
     );
     return;

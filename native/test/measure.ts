@@ -1,5 +1,5 @@
 /**
- * The numbers of docs/kernel.md, on this machine: `node native/test/measure.ts`. No test: nothing here can fail for being slow.
+ * The numbers of docs/kernel.md, on this machine: `node scripts/run.mjs native/test/measure.ts`. No test: nothing here can fail for being slow.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
