@@ -58,13 +58,14 @@ for (const shell of ['bash', 'zsh', 'fish']) {
   });
 }
 
-test('bash completes with it', BUDGET, async (t) => {
+test('bash completes with it, also where it was sourced before, and another script of its kind', BUDGET, async (t) => {
   const folder = temporaryFolder(t);
   writeFileSync(join(folder, 'pagewake'), `#!/bin/sh\nexec '${process.execPath}' '${PAGEWAKE}' "$@"\n`);
   chmodSync(join(folder, 'pagewake'), 0o755);
   writeFileSync(join(folder, 'script'), await run('completion', 'bash'));
   const asks = `
-    source '${join(folder, 'script')}'
+    readonly ShellCompDirectiveError=1
+    set -e; source '${join(folder, 'script')}'; source '${join(folder, 'script')}'; set +e
     COMP_WORDS=(pagewake migrate qemu --source-q); COMP_CWORD=3; COMP_LINE='pagewake migrate qemu --source-q'; COMP_POINT=\${#COMP_LINE}
     function=$(complete -p pagewake | sed 's/.*-F \\([^ ]*\\).*/\\1/')
     "$function"
@@ -74,5 +75,6 @@ test('bash completes with it', BUDGET, async (t) => {
     env: { ...process.env, PATH: [folder, process.env['PATH']].join(delimiter) },
   });
   if (error) return t.skip('bash is not installed');
+  assert.doesNotMatch(stderr, /readonly/);
   assert.match(stdout.trim(), /^--source-qmp/, stderr);
 });

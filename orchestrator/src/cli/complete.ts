@@ -55,7 +55,13 @@ function shellScript(shell: string): string {
   } finally {
     console.log = log;
   }
-  return `${lines.join('\n')}\n${shell === 'bash' ? WITHOUT_BASH_COMPLETION : ''}`;
+  const glue = `${lines.join('\n')}\n`;
+  return shell === 'bash' ? again(glue) + WITHOUT_BASH_COMPLETION : glue;
+}
+
+/** Its constants are read-only and not ours alone: a second sourcing, or another program's script from the same maker, would be an error for each. */
+function again(glue: string): string {
+  return glue.replaceAll(/^readonly (?=ShellComp)/gm, '').replaceAll('ShellCompDirective', '__pagewake_directive_');
 }
 
 /** Lines of candidate and description for the last of `words`, and a word on file names. Exported for its test. */
