@@ -91,3 +91,10 @@ void agent_serve(const struct memory *memory, const char *socket_path, const cha
 }
 
 void agent_await_done(void) { await(&channel.done); }
+
+int agent_is_done(void) {
+  pthread_mutex_lock(&channel.mutex);
+  const int done = channel.done;
+  pthread_mutex_unlock(&channel.mutex);
+  return done;
+}

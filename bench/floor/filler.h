@@ -14,3 +14,5 @@ void floor_fill(const struct memory *memory, int port);
 void agent_serve(const struct memory *memory, const char *socket_path, const char *vm);
 /* Returns once the agent has said `done`. */
 void agent_await_done(void);
+/* Whether it has, at once. */
+int agent_is_done(void);

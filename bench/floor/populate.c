@@ -1,11 +1,12 @@
 /*
- * Populating an empty memfd with bytes that are in memory already, by each of the calls that can: the comparison that the authors of the
- * guest_memfd series published for 512 MiB, on shared memory.
+ * Populating empty guest memory with bytes that are in memory already, by each of the calls that can: the comparison that the authors of the
+ * guest_memfd series published for 512 MiB.
  *
- *   populate MIB
+ *   populate MIB PIECE_KIB ...
  *
- * One JSON line for each call and size. UFFDIO_COPY and write()+UFFDIO_CONTINUE leave page table entries, write() fills the page cache alone (which is
- * all that prefetch needs where only MISSING is registered).
+ * One JSON line for each call and size of a piece. On memfd: UFFDIO_COPY and write()+UFFDIO_CONTINUE leave page table entries, write() fills the page cache
+ * alone (which is all that prefetch needs where only MISSING is registered). On guest_memfd: memcpy() through a mapping, and write(); which of them this
+ * kernel has is found by doing it, and said in lines of their own.
  */
 #include <linux/userfaultfd.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "guest-memfd.h"
 #include "memory.h"
 
 enum call { COPY, WRITE, WRITE_CONTINUE, CALLS };
@@ -41,20 +43,34 @@ static double populate_ms(enum call call, const uint8_t *source, size_t size, si
   return ms;
 }
 
+static void say(const char *call, size_t piece, size_t size, double ms) {
+  dprintf(STDOUT_FILENO, "{\"event\":\"populated\",\"call\":\"%s\",\"pieceBytes\":%zu,\"bytes\":%zu,\"ms\":%.2f}\n", call, piece, size, ms);
+}
+
+static void say_missing(const char *call, const char *why) {
+  dprintf(STDOUT_FILENO, "{\"event\":\"missing\",\"call\":\"%s\",\"why\":\"%s\"}\n", call, why);
+}
+
 int main(int argc, char **argv) {
   end_with_parent();
-  const size_t mib = parse_count("MIB", argc == 2 ? argv[1] : NULL, 2, 1ul << 16);
+  const size_t mib = parse_count("MIB", argc >= 3 ? argv[1] : NULL, 2, 1ul << 16);
   const size_t size = (mib & ~1ul) << 20;
   /* Its own bytes for every page: a small source would stay in the cache and flatter whoever copies in small pieces. */
   uint8_t *source = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (source == MAP_FAILED) fail("mmap");
   fill_random(source, 0, size / PAGE);
-  static const size_t PIECES[] = {4 << 10, 64 << 10, 2 << 20};
-  /* Once unheard: the first memfd of a size also pays for pages that the kernel has to find. */
-  populate_ms(WRITE, source, size, PIECES[2]);
-  for (size_t p = 0; p < sizeof PIECES / sizeof *PIECES; p++)
-    for (enum call call = COPY; call < CALLS; call++)
-      dprintf(STDOUT_FILENO, "{\"event\":\"populated\",\"call\":\"%s\",\"pieceBytes\":%zu,\"bytes\":%zu,\"ms\":%.2f}\n", NAMES[call],
-              PIECES[p], size, populate_ms(call, source, size, PIECES[p]));
+  const struct guest_memfd guest = guest_memfd_probe();
+  /* Once unheard: the first file of a size also pays for pages that the kernel has to find. */
+  populate_ms(WRITE, source, size, 2 << 20);
+  if (guest.no_memcpy == NULL) guest_memfd_ms(&guest, GUEST_MEMCPY, source, size, 2 << 20);
+  if (guest.no_memcpy != NULL) say_missing("guestMemcpy", guest.no_memcpy);
+  if (guest.no_write != NULL) say_missing("guestWrite", guest.no_write);
+  for (int i = 2; i < argc; i++) {
+    const size_t piece = parse_count("PIECE_KIB", argv[i], 4, 2048) << 10;
+    if (size % piece != 0) fail_because(argv[i], "must be a power of two");
+    for (enum call call = COPY; call < CALLS; call++) say(NAMES[call], piece, size, populate_ms(call, source, size, piece));
+    if (guest.no_memcpy == NULL) say("guestMemcpy", piece, size, guest_memfd_ms(&guest, GUEST_MEMCPY, source, size, piece));
+    if (guest.no_write == NULL) say("guestWrite", piece, size, guest_memfd_ms(&guest, GUEST_WRITE, source, size, piece));
+  }
   return 0;
 }

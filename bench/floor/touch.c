@@ -25,7 +25,7 @@ static unsigned long page_at(const struct memory *memory, unsigned long place) {
   return half + ((place * stride) & (half - 1));
 }
 
-static void check(unsigned long page, uint64_t found) {
+void check_page(unsigned long page, uint64_t found) {
   if (found == page_word(page)) return;
   char why[160];
   snprintf(why, sizeof why, "page %lu begins with %016lx, expected %016lx", page, (unsigned long)found,
@@ -51,7 +51,7 @@ static void *touch(void *argument) {
     const int64_t begin = now_ns();
     const uint64_t found = *at;
     s->stalls_ns[i] = now_ns() - begin;
-    check(page, found);
+    check_page(page, found);
   }
 }
 
@@ -94,6 +94,6 @@ void verify_file(const struct memory *memory) {
   for (unsigned long page = 0; page < memory->pages; page++) {
     uint64_t found = 0;
     if (pread(memory->file, &found, sizeof found, (off_t)(page * PAGE)) != sizeof found) fail("pread of the memory file");
-    check(page, found);
+    check_page(page, found);
   }
 }

@@ -18,5 +18,8 @@ struct walk {
  */
 void walk_run(const struct memory *memory, const struct walk *walk, unsigned long *next);
 
+/* Ends the program where the first word of a page is not what the content law says. */
+void check_page(unsigned long page, uint64_t found);
+
 /* Looks at the first word of every page through the file, which never faults. Ends the program at the first wrong page. */
 void verify_file(const struct memory *memory);

@@ -1,6 +1,5 @@
 /** The chart in the README: the four quantities that have a bar, for each scenario and each way. */
-import { chartSvg, type Bar } from '../lib/chart.ts';
-import type { Figure } from '../lib/rows.ts';
+import { barOf, chartSvg } from '../lib/chart.ts';
 import { MEASURES, type Comparison } from './compare.ts';
 import { WAY_NAMES, WAY_TITLES, type ScenarioName } from './plan.ts';
 
@@ -9,10 +8,6 @@ const LABELS: Readonly<Record<ScenarioName, string>> = {
   gbitRandom: '1 Gbit/s, random',
   gbitCompressible: '1 Gbit/s, text',
 };
-
-function barOf(figure: Figure | undefined): Bar | undefined {
-  return figure && { value: figure.median, low: Math.min(...figure.runs), high: Math.max(...figure.runs) };
-}
 
 export function figure(comparisons: readonly Comparison[]): string {
   return chartSvg({

@@ -12,7 +12,7 @@ import { BARS, BAR_NAMES } from '../lib/bars.ts';
 import { buildFloor, LOOPBACK, startDestinationProgram } from '../lib/floor.ts';
 import { figureOf } from '../lib/rows.ts';
 import { SECTIONS } from '../lib/sections.ts';
-import { populate } from '../populate/section.ts';
+import { populate } from '../populate/populate.ts';
 
 const MAIN = join(ROOT, 'bench/main.ts');
 const BUDGET_MS = 60_000;
@@ -22,7 +22,7 @@ buildFloor();
 /** Found by doing it: the smallest program that needs a userfaultfd on shared memory. */
 async function whyNoFaults(): Promise<string | false> {
   try {
-    await populate(2);
+    await populate(2, [4]);
     return false;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);

@@ -1,0 +1,24 @@
+/** The chart of the populate section. */
+import { barOf, chartSvg } from '../lib/chart.ts';
+import { kib } from '../lib/table.ts';
+import { CALL_TITLES, type PopulateCall, type PopulateRow } from './populate.ts';
+
+const ON_MEMFD: readonly PopulateCall[] = ['copy', 'write', 'writeContinue'];
+
+/** Of the calls that the product makes. */
+export function populateChart(mib: number, rows: readonly PopulateRow[]): string {
+  const half = Math.ceil(rows.length / 2);
+  return chartSvg({
+    title: `${mib} MiB into an empty memfd, from memory of the same process`,
+    subtitle: 'by how much is given to the kernel in a call; medians, lines from least to most; less is better',
+    series: ON_MEMFD.map((call) => CALL_TITLES[call]),
+    panels: [rows.slice(0, half), rows.slice(half)].map((some) => ({
+      title: `${kib(some[0]?.pieceBytes ?? 0)} to ${kib(some.at(-1)?.pieceBytes ?? 0)} a call, ms`,
+      unit: 'ms',
+      groups: some.map((row) => ({
+        label: kib(row.pieceBytes),
+        bars: ON_MEMFD.map((call) => barOf(row.ms[call])),
+      })),
+    })),
+  });
+}
