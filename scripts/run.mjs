@@ -7,7 +7,6 @@ import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { compileCacheFolder, isDecided } from '../orchestrator/bin/compile-cache.mjs';
 import { setUp } from './setup.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -17,9 +16,6 @@ if (script === undefined) {
   process.exit(2);
 }
 
-// Some hundred processes of tests load the same files. Agents that are shown or measured choose for themselves, as they do for a user.
-const compiled = tests && !isDecided(process.env) ? compileCacheFolder() : undefined;
-const cache = compiled === undefined ? {} : { NODE_COMPILE_CACHE: join(compiled, 'tests') };
 const bin = join(ROOT, 'node_modules', '.bin');
 const tests = script === 'scripts/test.ts';
 // Who only asks what there is gets an answer, and no packages.
@@ -35,7 +31,7 @@ const child = spawn(join(bin, 'node'), [join(ROOT, script), ...args], {
   cwd: ROOT,
   stdio: 'inherit',
   // npm puts the folder on PATH only where it exists already, which on a fresh machine it did not.
-  env: { ...process.env, ...cache, PATH: `${bin}${delimiter}${process.env.PATH ?? ''}` },
+  env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH ?? ''}` },
 });
 process.on('SIGTERM', () => child.kill('SIGTERM'));
 // A terminal sends it to the whole group: passed on, it would come twice, and twice means "at once".
