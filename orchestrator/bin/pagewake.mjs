@@ -7,16 +7,27 @@ import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { useCompileCache } from './compile-cache.mjs';
 
 const OLDEST_MAJOR = 24;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGUSR2'];
 
 if (Number(process.versions.node.split('.')[0]) >= OLDEST_MAJOR) {
   if (process.env.PAGEWAKE_STARTED_BY_WRAPPER === String(process.ppid)) endWithWrapper();
+  useCompileCache(roleOf(process.argv.slice(2)));
   const { main } = await import('../src/cli/main.ts');
   process.exitCode = await main(process.argv.slice(2));
 } else {
   runWith(packagedNode());
+}
+
+/**
+ * Each agent is a program of its own; one that only says how it is used is not that program.
+ * @param {string[]} argv
+ */
+function roleOf([name = '', ...rest]) {
+  const agent = ['serve-source', 'serve-dest'].includes(name) && !rest.includes('--help') && !rest.includes('-h');
+  return agent ? name : 'cli';
 }
 
 /** A wrapper that is killed with SIGKILL cannot pass anything on; its end of this channel closes, and that says it. */
