@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { ErrorReason, framed, startBareServer, type BareConnection, type PagewakeError } from '@pagewake/agent-kit';
-import { makeAuthority } from '@pagewake/agent-kit/testing';
+import { makeAuthority, OWN_LOOPBACK } from '@pagewake/agent-kit/testing';
 import { Encoding, HEAD_ROOM_BYTES, MigrationPhase, putFrameHead } from '@pagewake/proto';
 import { handOver, startDest, startVmm } from '../../test/agent.ts';
 import { startFakeSource, type FakeSource } from '../../test/fake-source.ts';
@@ -16,8 +16,9 @@ const UFFD = { ...BUDGET, skip: lacking('userfaultfd by syscall', 'MISSING on me
 const PAGES = 512;
 const SESSION = Buffer.alloc(16, 1);
 
+/** On the host of the fake source: a lane's port is looked for where its gRPC is. */
 async function portOf(t: TestContext, server: Server): Promise<number> {
-  server.listen(0, '127.0.0.1');
+  server.listen(0, OWN_LOOPBACK);
   await once(server, 'listening');
   t.after(() => server.close());
   const address = server.address();
@@ -153,7 +154,7 @@ test('a guest whose source has ports that nobody reaches gets every page over gR
 });
 
 test('a source that answered and then closes is lost, and opened again', UFFD, async (t) => {
-  const at = { host: '127.0.0.1', port: 0 };
+  const at = { host: OWN_LOOPBACK, port: 0 };
   const server = await startBareServer({ at, maxMessageBytes: 1024 }, (connection) => ({
     ...honest(connection),
     onMessage: () => {
