@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { compileCacheFolder, isDecided } from '../orchestrator/bin/compile-cache.mjs';
 import { setUp } from './setup.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -27,11 +28,14 @@ if (asks && !existsSync(join(bin, 'node'))) {
   process.exit(1);
 }
 if (!asks) setUp({ tests, vm: tests || script.includes('qemu') });
+// Some hundred processes of tests load the same files. Agents that are shown or measured choose for themselves, as they do for a user.
+const compiled = tests && !isDecided(process.env) ? compileCacheFolder() : undefined;
+const cache = compiled === undefined ? {} : { NODE_COMPILE_CACHE: join(compiled, 'tests') };
 const child = spawn(join(bin, 'node'), [join(ROOT, script), ...args], {
   cwd: ROOT,
   stdio: 'inherit',
   // npm puts the folder on PATH only where it exists already, which on a fresh machine it did not.
-  env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH ?? ''}` },
+  env: { ...process.env, ...cache, PATH: `${bin}${delimiter}${process.env.PATH ?? ''}` },
 });
 process.on('SIGTERM', () => child.kill('SIGTERM'));
 // A terminal sends it to the whole group: passed on, it would come twice, and twice means "at once".
