@@ -1,9 +1,9 @@
 /** scripts/run.mjs, as npm starts it, in a checkout of the test's own. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 const BUDGET = { timeout: 30_000 };
@@ -12,9 +12,11 @@ const BUDGET = { timeout: 30_000 };
 function checkout(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'pagewake-checkout-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  mkdirSync(join(folder, 'scripts'));
-  for (const name of ['run.mjs', 'setup.mjs'])
-    copyFileSync(new URL(`../${name}`, import.meta.url), join(folder, 'scripts', name));
+  for (const path of ['scripts/run.mjs', 'scripts/setup.mjs', 'orchestrator/bin/compile-cache.mjs']) {
+    const from = new URL(`../../${path}`, import.meta.url);
+    mkdirSync(join(folder, dirname(path)), { recursive: true });
+    if (existsSync(from)) copyFileSync(from, join(folder, path));
+  }
   writeFileSync(join(folder, 'program.mjs'), 'console.log(process.argv.slice(2).join(" "));\n');
   return folder;
 }
