@@ -1,11 +1,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common.h"
@@ -74,16 +77,67 @@ static void *resolve(void *argument) {
   return NULL;
 }
 
+/* One of each a program. */
+static pthread_t resolver_thread, bulk_thread;
+
+/* For ever: they end with the program. */
+static void start_thread(pthread_t *thread, void *(*run)(void *), void *argument) {
+  errno = pthread_create(thread, NULL, run, argument);
+  if (errno != 0) fail("pthread_create");
+}
+
+static int64_t thread_cpu_ns(pthread_t thread) {
+  clockid_t clock;
+  struct timespec spent;
+  errno = pthread_getcpuclockid(thread, &clock);
+  if (errno != 0 || clock_gettime(clock, &spent) != 0) fail("CPU clock of a thread");
+  return spent.tv_sec * INT64_C(1000000000) + spent.tv_nsec;
+}
+
 void floor_serve(const struct memory *memory, int port) {
   struct resolver *r = calloc(1, sizeof *r);
   if (r == NULL) fail("calloc");
   r->memory = memory;
   r->socket = connect_to(port);
-  pthread_t thread;
-  errno = pthread_create(&thread, NULL, resolve, r);
-  if (errno != 0) fail("pthread_create");
-  pthread_detach(thread);
+  start_thread(&resolver_thread, resolve, r);
 }
+
+int64_t floor_serve_cpu_ns(void) { return thread_cpu_ns(resolver_thread); }
+
+static struct bulk {
+  const struct memory *memory;
+  int socket;
+  _Atomic uint64_t bytes;
+} bulk;
+
+static void *fill_lower_half(void *argument) {
+  struct bulk *b = argument;
+  static uint8_t piece[PIECE];
+  const uint64_t size = b->memory->pages / 2 * PAGE;
+  const struct request half = {.first_page = 0, .page_count = (uint32_t)(b->memory->pages / 2)};
+  write_exactly(b->socket, &half, sizeof half);
+  for (uint64_t done = 0;; done += PIECE) {
+    const uint64_t offset = done % size;
+    /* The next round is asked for while this one is on its way. */
+    if (offset == 0) write_exactly(b->socket, &half, sizeof half);
+    if (!read_exactly(b->socket, piece, PIECE)) fail_because("bulk", "the page server is gone");
+    if (done >= size && fallocate(b->memory->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, PIECE) != 0)
+      fail("fallocate to punch a hole");
+    if (pwrite(b->memory->file, piece, PIECE, (off_t)offset) != PIECE) fail("pwrite to the memory file");
+    atomic_fetch_add(&b->bytes, PIECE);
+  }
+  return NULL;
+}
+
+void floor_bulk_start(const struct memory *memory, int port) {
+  if (memory->pages / 2 * PAGE % PIECE != 0) fail_because("PAGES", "bulk needs halves of whole pieces");
+  bulk.memory = memory;
+  bulk.socket = connect_to(port);
+  start_thread(&bulk_thread, fill_lower_half, &bulk);
+}
+
+uint64_t floor_bulk_bytes(void) { return atomic_load(&bulk.bytes); }
+int64_t floor_bulk_cpu_ns(void) { return thread_cpu_ns(bulk_thread); }
 
 void floor_fill(const struct memory *memory, int port) {
   const int socket = connect_to(port);

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "common.h"
@@ -12,9 +13,8 @@
 struct shared {
   const struct memory *memory;
   const struct walk *walk;
-  unsigned long first;
-  atomic_ulong taken;
-  int64_t *stalls_ns; /* by the place in the order, so no two threads write to one */
+  atomic_ulong place, passed, taken;
+  int64_t *stalls_ns; /* by the number of the touch, so no two threads write to one */
   pthread_barrier_t start;
 };
 
@@ -39,15 +39,37 @@ static void compute(unsigned long gap_us) {
   while (now_ns() < until) __builtin_ia32_pause();
 }
 
+/* Asks the page cache, as a look at the page would be the touch. It takes below a microsecond, outside of the clock. */
+static int is_there(const struct memory *memory, unsigned long page) {
+  unsigned char state = 0;
+  if (mincore(memory->at + page * PAGE, PAGE, &state) != 0) fail("mincore");
+  return state & 1;
+}
+
+/* The next page of the order that is not there, or 0 (which is in the lower half) once there is none. */
+static unsigned long next_page(struct shared *s) {
+  for (;;) {
+    const unsigned long place = atomic_fetch_add(&s->place, 1);
+    if (place >= s->memory->pages / 2) return 0;
+    const unsigned long page = page_at(s->memory, place);
+    if (!is_there(s->memory, page)) return page;
+    atomic_fetch_add(&s->passed, 1);
+  }
+}
+
 static void *touch(void *argument) {
   struct shared *s = argument;
+  const struct walk *walk = s->walk;
   pthread_barrier_wait(&s->start);
   for (;;) {
+    if (walk->gap_us > 0) compute(walk->gap_us);
+    if (walk->bulk_is_over != NULL && walk->bulk_is_over()) return NULL;
+    /* Before the page is looked for: it is touched at once then. A number for which there is no page stays without a stall. */
     const unsigned long i = atomic_fetch_add(&s->taken, 1);
-    if (i >= s->walk->touches) return NULL;
-    const unsigned long page = page_at(s->memory, s->first + i);
+    if (i >= walk->touches) return NULL;
+    const unsigned long page = next_page(s);
+    if (page == 0) return NULL;
     const volatile uint64_t *at = (const volatile uint64_t *)(s->memory->at + page * PAGE);
-    if (s->walk->gap_us > 0) compute(s->walk->gap_us);
     const int64_t begin = now_ns();
     const uint64_t found = *at;
     s->stalls_ns[i] = now_ns() - begin;
@@ -60,9 +82,20 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-void walk_run(const struct memory *memory, const struct walk *walk, unsigned long *next) {
-  if (*next + walk->touches > memory->pages / 2) fail_because(walk->name, "more touches than pages in the upper half of memory");
-  struct shared s = {.memory = memory, .walk = walk, .first = *next};
+static double percentile_us(const int64_t *sorted_ns, unsigned long count, unsigned long per_mille) {
+  return count == 0 ? 0 : (double)sorted_ns[(count - 1) * per_mille / 1000] / 1e3;
+}
+
+/* Moves the stalls that were to the front: a number that was taken and then not used has none. */
+static unsigned long compact(int64_t *stalls_ns, unsigned long count) {
+  unsigned long kept = 0;
+  for (unsigned long i = 0; i < count; i++)
+    if (stalls_ns[i] > 0) stalls_ns[kept++] = stalls_ns[i];
+  return kept;
+}
+
+struct walked walk_run(const struct memory *memory, const struct walk *walk, unsigned long *next) {
+  struct shared s = {.memory = memory, .walk = walk, .place = *next};
   s.stalls_ns = calloc(walk->touches, sizeof *s.stalls_ns);
   if (s.stalls_ns == NULL) fail("calloc");
   pthread_barrier_init(&s.start, NULL, (unsigned)walk->threads + 1);
@@ -74,20 +107,18 @@ void walk_run(const struct memory *memory, const struct walk *walk, unsigned lon
   pthread_barrier_wait(&s.start);
   const int64_t begin = now_ns();
   for (unsigned long i = 0; i < walk->threads; i++) pthread_join(threads[i], NULL);
-  const double seconds = (double)(now_ns() - begin) / 1e9;
-  *next += walk->touches;
+  struct walked walked = {.seconds = (double)(now_ns() - begin) / 1e9, .passed = s.passed};
+  *next = s.place;
 
-  qsort(s.stalls_ns, walk->touches, sizeof *s.stalls_ns, compare);
-  /* Nearest rank: a stall that really was, never one between two. */
-  const double p50 = (double)s.stalls_ns[(walk->touches - 1) * 50 / 100] / 1e3;
-  const double p99 = (double)s.stalls_ns[(walk->touches - 1) * 99 / 100] / 1e3;
-  const double longest = (double)s.stalls_ns[walk->touches - 1] / 1e3;
-  dprintf(STDOUT_FILENO,
-          "{\"event\":\"walked\",\"name\":\"%s\",\"touches\":%lu,\"p50Us\":%.2f,\"p99Us\":%.2f,\"maxUs\":%.2f,"
-          "\"faultsPerSecond\":%.1f}\n",
-          walk->name, walk->touches, p50, p99, longest, (double)walk->touches / seconds);
+  walked.touches = compact(s.stalls_ns, walk->touches);
+  qsort(s.stalls_ns, walked.touches, sizeof *s.stalls_ns, compare);
+  walked.p50_us = percentile_us(s.stalls_ns, walked.touches, 500);
+  walked.p99_us = percentile_us(s.stalls_ns, walked.touches, 990);
+  walked.p999_us = percentile_us(s.stalls_ns, walked.touches, 999);
+  walked.longest_us = percentile_us(s.stalls_ns, walked.touches, 1000);
   pthread_barrier_destroy(&s.start);
   free(s.stalls_ns);
+  return walked;
 }
 
 void verify_file(const struct memory *memory) {

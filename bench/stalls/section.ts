@@ -1,53 +1,35 @@
-/** What a touch of a missing page waits for it, by the touching thread's own clock. */
-import { buildFloor, startPageServer, type Filler } from '../lib/floor.ts';
+/** What a touch of a missing page waits, by the touching thread's own clock. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { BarName } from '../lib/bars.ts';
+import { buildFloor, startPageServer } from '../lib/floor.ts';
 import { Product } from '../lib/product.ts';
-import { rowsOf, type Measure } from '../lib/rows.ts';
-import type { Context, Section, SizeName } from '../lib/section.ts';
-import { comparisonTable } from '../lib/table.ts';
-import { touchesOf, walk, type Sizes, type Walks } from './walks.ts';
-
-/**
- * 512 MiB even where few pages are touched: prefetch may run through the lower half of it before the pause is through without coming near a page
- * that is measured.
- */
-const WALK_PAGES = 131_072;
-
-const SIZES: Readonly<Record<SizeName, Sizes>> = {
-  full: { walkPages: WALK_PAGES, touches: { warmUp: 2000, noGap: 8000, gap200: 4000, eight: 16_000 } },
-  quick: { walkPages: WALK_PAGES, touches: { warmUp: 1000, noGap: 4000, gap200: 2000, eight: 8000 } },
-  smoke: { walkPages: WALK_PAGES, touches: { warmUp: 50, noGap: 200, gap200: 100, eight: 400 } },
-};
+import type { Context, Section } from '../lib/section.ts';
+import { SIZES, type Condition, type Situation } from './conditions.ts';
+import { stallRowsOf, stallTable, type StallRow } from './rows.ts';
+import { floorSide, productSide, type Walks } from './sides.ts';
 
 /** A touch that a neighbour's fault has brought along would be no demand fault. */
 const ALONE = ['--fault-window-pages', '1'];
+/** Longer than a gap, so that a lane is awake when the next fault comes; the value that docs/operations.md names. */
+const SPIN_US = 500;
+const spinning = (us: number): readonly string[] => ['--fault-spin-us', String(us)];
 
-export const MEASURES: readonly Measure<Walks>[] = [
-  { name: 'stallP50NoGap', what: 'fault stall p50, 1 outstanding, no gap', unit: 'us', of: (w) => w.noGap.p50Us },
-  { name: 'stallP99NoGap', what: 'fault stall p99, 1 outstanding, no gap', unit: 'us', of: (w) => w.noGap.p99Us },
-  { name: 'stallP50Gap200', what: 'fault stall p50, 1 outstanding, 200 us gap', unit: 'us', of: (w) => w.gap200.p50Us },
-  { name: 'stallP99Gap200', what: 'fault stall p99, 1 outstanding, 200 us gap', unit: 'us', of: (w) => w.gap200.p99Us },
-  { name: 'stallP50Of8', what: 'fault stall p50, 8 outstanding', unit: 'us', of: (w) => w.eight.p50Us },
-  { name: 'stallP99Of8', what: 'fault stall p99, 8 outstanding', unit: 'us', of: (w) => w.eight.p99Us },
-  { name: 'faultRate8', what: 'faults, 8 outstanding', unit: 'faults/s', of: (w) => w.eight.faultsPerSecond },
-];
-
-/** Faults alone: prefetch is paused as soon as the memory is served. */
-async function walkProduct(product: Product, sizes: Sizes): Promise<Walks> {
-  const prepared = await product.prepare(sizes.walkPages);
-  const walks = await walk(prepared.filler, sizes, {
-    ready: () => product.pause(prepared),
-    // A page that had come by itself would be measured as a very fast fault: then the figures are worth nothing.
-    finished: async () => {
-      const { faults } = await product.get(prepared);
-      const [fromSource, touches] = [Number(faults?.fromSource ?? 0n), touchesOf(sizes)];
-      if (fromSource !== touches)
-        throw new Error(
-          `${fromSource} faults needed the source, ${touches} pages were touched: the stalls are not comparable`,
-        );
-    },
-  });
-  await product.end(prepared);
-  return walks;
+function barsOf(rows: readonly StallRow[]): Readonly<Partial<Record<BarName, number>>> {
+  const row = (situation: Situation, condition: Condition['name']): StallRow => {
+    const found = rows.find((r) => r.situation === situation && r.condition === condition);
+    if (!found) throw new RangeError(`no row ${situation}, ${condition}`);
+    return found;
+  };
+  return {
+    stallP50NoGap: row('idle', 'noGap').ratios.p50Us,
+    stallP50Gap200: row('idle', 'gap200').ratios.p50Us,
+    stallP50NoGapSpin: row('spin', 'noGap').ratios.p50Us,
+    stallP50Gap200Spin: row('spin', 'gap200').ratios.p50Us,
+    stallP99UnderBulk: row('bulk', 'noGap').ratios.p99Us,
+    bulkUnderStallMBs: row('bulk', 'noGap').product.bulkMegabytesPerSecond.median,
+    faultRate8: row('idle', 'eight').ratios.faultsPerSecond,
+  };
 }
 
 export const section: Section = {
@@ -56,23 +38,29 @@ export const section: Section = {
   async run({ size, runs, folder, say, cleanup }: Context) {
     const sizes = SIZES[size];
     buildFloor();
-    const server = await startPageServer(sizes.walkPages);
+    const server = await startPageServer(Math.max(sizes.idlePages, sizes.bulkPages));
     cleanup(async () => void (await server.program.stop()));
-    const product = await Product.start({ server, folder, destination: ALONE });
-    cleanup(() => product.stop());
-    const floor: Filler = ['floor', String(server.port)];
-    const samples: { product: Walks[]; floor: Walks[] } = { product: [], floor: [] };
+    const start = async (spinUs: number): Promise<Product> => {
+      const flags = spinning(spinUs);
+      const own = join(folder, `spin-${spinUs}`);
+      mkdirSync(own);
+      const product = await Product.start({ server, folder: own, source: flags, destination: [...flags, ...ALONE] });
+      cleanup(() => product.stop());
+      return product;
+    };
+    const floor = floorSide(server);
+    const product = productSide(await start(0));
+    const awake = productSide(await start(SPIN_US));
+    const samples: Record<Situation, { product: Walks; floor: Walks }[]> = { idle: [], spin: [], bulk: [] };
     for (let run = 1; run <= runs; run++) {
       say(`run ${run} of ${runs} ...`);
-      samples.floor.push(await walk(floor, sizes));
-      samples.product.push(await walkProduct(product, sizes));
+      // The same work of both sides stands side by side, so that what disturbs one is likely to disturb the other.
+      const idle = { floor: await floor.idle(sizes), product: await product.idle(sizes) };
+      samples.idle.push(idle);
+      samples.spin.push({ floor: idle.floor, product: await awake.idle(sizes) });
+      samples.bulk.push({ floor: await floor.underBulk(sizes), product: await product.underBulk(sizes) });
     }
-    const rows = rowsOf(MEASURES, samples.product, samples.floor);
-    const ratios = Object.fromEntries(rows.map((row) => [row.name, row.ratio]));
-    const { stallP50NoGap, stallP50Gap200, faultRate8 } = ratios;
-    const bars = Object.fromEntries(
-      Object.entries({ stallP50NoGap, stallP50Gap200, faultRate8 }).filter(([, ratio]) => ratio !== undefined),
-    );
-    return { table: comparisonTable(rows), bars, data: { rows } };
+    const rows = stallRowsOf(samples);
+    return { table: stallTable(rows), bars: barsOf(rows), data: { spinUs: SPIN_US, rows, samples } };
   },
 };

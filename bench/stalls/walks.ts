@@ -1,76 +1,75 @@
-/** One life of bench/floor/destination: the touching side, the same program whether the floor or the product fills its memory. */
-import type { Program } from '../../e2e/lib/processes.ts';
+/** One life of floor/destination: the touching side, the same program whether the floor or the product fills its memory. */
 import { startDestinationProgram, type Filler } from '../lib/floor.ts';
+import type { Condition } from './conditions.ts';
 
-const WALK_MS = 180_000;
-
-export interface Sizes {
-  /** Memory that is walked over; a power of two, of which the upper half is touched (floor/touch.h). */
-  readonly walkPages: number;
-  /** Touches of each walk; together at most half of `walkPages`. */
-  readonly touches: {
-    readonly warmUp: number;
-    readonly noGap: number;
-    readonly gap200: number;
-    readonly eight: number;
-  };
-}
+const WALK_MS = 120_000;
+const PAGE_BYTES = 4096;
 
 export interface Walked {
+  /** Fewer than were wanted where bulk had come to its end before. */
   readonly touches: number;
+  /** Pages of the order that were there already, and were not touched. */
+  readonly passed: number;
+  readonly seconds: number;
   readonly p50Us: number;
   readonly p99Us: number;
+  readonly p999Us: number;
   readonly maxUs: number;
   readonly faultsPerSecond: number;
+  /** What came beside the pages that were touched. */
+  readonly bulkMegabytesPerSecond: number;
+  /** Of whoever fills, both ends, for each GiB that came, touched or not. What the touching threads take is not in it. */
+  readonly cpuSecondsPerGib: number;
 }
 
-export type WalkName = 'noGap' | 'gap200' | 'eight';
-export type Walks = Readonly<Record<WalkName, Walked>>;
-
-/** NAME:TOUCHES:THREADS:GAP_US. The first is not reported: both sides start cold, and a lane is compiled while it runs. */
-const planOf = ({ touches }: Sizes): readonly string[] => [
-  `warmUp:${touches.warmUp}:1:0`,
-  `noGap:${touches.noGap}:1:0`,
-  `gap200:${touches.gap200}:1:200`,
-  `eight:${touches.eight}:8:0`,
-];
-
-export const touchesOf = ({ touches }: Sizes): number =>
-  touches.warmUp + touches.noGap + touches.gap200 + touches.eight;
-
-export interface Moments {
-  /** Faults are served, nobody has touched anything. */
-  ready?(): Promise<void>;
+interface Life {
+  readonly filler: Filler;
+  readonly pages: number;
+  /** The rest of memory comes meanwhile. */
+  readonly bulk: boolean;
+  readonly warmUp: number;
+  readonly plan: readonly (readonly [Condition, touches: number])[];
+  /** Of the processes that fill, but for the program itself. */
+  readonly cpuSeconds: () => number;
   /** Everything was touched; the memory is still there. */
-  finished?(): Promise<void>;
+  readonly finished?: (touches: number) => Promise<void>;
 }
 
-function walked(program: Program, name: WalkName): Walked {
-  const line = program.lines.find((l) => l['event'] === 'walked' && l['name'] === name);
-  if (!line) throw new Error(`destination: no line for the walk ${name}`);
-  const number = (key: keyof Walked): number => Number(line[key]);
-  return {
-    touches: number('touches'),
-    p50Us: number('p50Us'),
-    p99Us: number('p99Us'),
-    maxUs: number('maxUs'),
-    faultsPerSecond: number('faultsPerSecond'),
-  };
-}
-
-export async function walk(filler: Filler, sizes: Sizes, moments: Moments = {}): Promise<Walks> {
-  const program = startDestinationProgram([String(sizes.walkPages), ...filler, ...planOf(sizes)]);
+/** One after the other over the same memory, in the order of `plan`. */
+export async function walk(life: Life): Promise<readonly Walked[]> {
+  const { filler, pages, bulk, warmUp, plan, cpuSeconds, finished } = life;
+  const walks = plan.map(([{ name, threads, gapUs }, touches]) => `${name}:${touches}:${threads}:${gapUs}`);
+  const all = [`warmUp:${warmUp}:1:0`, ...walks];
+  const program = startDestinationProgram([String(pages), ...filler, ...(bulk ? ['bulk'] : []), ...all]);
   try {
     await program.waitFor('memory that is served', (line) => line['event'] === 'ready');
-    await moments.ready?.();
-    program.signal('SIGUSR1');
-    await program.waitFor('the walks to end', (line) => line['event'] === 'finished', WALK_MS);
-    await moments.finished?.();
-    return {
-      noGap: walked(program, 'noGap'),
-      gap200: walked(program, 'gap200'),
-      eight: walked(program, 'eight'),
-    };
+    const walked: Walked[] = [];
+    for (const [name] of all.map((text) => text.split(':'))) {
+      const cpuBefore = cpuSeconds();
+      program.signal('SIGUSR1');
+      const line = await program.waitFor(
+        `end of the walk ${name}`,
+        (l) => l['event'] === 'walked' && l['name'] === name,
+        WALK_MS,
+      );
+      const number = (key: keyof Walked | 'bulkMegabytes' | 'fillerCpuSeconds'): number => Number(line[key]);
+      const gib = (number('touches') * PAGE_BYTES + number('bulkMegabytes') * 1e6) / 2 ** 30;
+      const spent = cpuSeconds() - cpuBefore + number('fillerCpuSeconds');
+      walked.push({
+        touches: number('touches'),
+        passed: number('passed'),
+        seconds: number('seconds'),
+        p50Us: number('p50Us'),
+        p99Us: number('p99Us'),
+        p999Us: number('p999Us'),
+        maxUs: number('maxUs'),
+        faultsPerSecond: number('faultsPerSecond'),
+        bulkMegabytesPerSecond: number('bulkMegabytesPerSecond'),
+        cpuSecondsPerGib: spent / gib,
+      });
+    }
+    await finished?.(walked.reduce((sum, { touches }) => sum + touches, 0));
+    return walked.slice(1);
   } finally {
     await program.stop();
   }
