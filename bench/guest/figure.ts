@@ -16,8 +16,8 @@ function panelOf(order: Order, runs: readonly GuestRun[], { windowMs }: Guest): 
   const wholeS = figureOf(runs.map((run) => run.wholeMs / 1000)).median;
   const within = (atS: number): boolean => atS >= -windowS && atS <= windowS;
   const marks: readonly Mark[] = [
-    { x: 0, label: 'stopped on the source' },
-    { x: wholeS, label: `memory whole, ${wholeS.toFixed(2)} s` },
+    { x: 0, label: 'stops on the source', side: 'left' },
+    { x: wholeS, label: `all memory there, ${wholeS.toFixed(2)} s`, side: 'right' },
   ];
   return {
     title: `${TITLES[order]}, thousand pages a second`,

@@ -31,6 +31,8 @@ export interface GuestRun {
   readonly lost: number;
   readonly downtimeMs: number;
   readonly wholeMs: number;
+  /** Until then; a page that it came to twice counts twice. */
+  readonly pagesUntilWhole: number;
   readonly stallP50Us: number;
   readonly stallP99Us: number;
   readonly faults: MigrationSummary['faults'];
@@ -100,6 +102,7 @@ async function measured(order: Order, guest: Guest, folder: string, scope: Clean
     lost: 1 - pagesAfter / pagesBefore,
     downtimeMs,
     wholeMs: summary.fillingMs,
+    pagesUntilWhole: pagesAt(work, stoppedMs + downtimeMs + summary.fillingMs) - workOf(stopped),
     stallP50Us: summary.faults.stallP50Us,
     stallP99Us: summary.faults.stallP99Us,
     faults: summary.faults,

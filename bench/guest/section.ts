@@ -39,9 +39,10 @@ const guestLines = ({ windowMs }: Guest): readonly Line<GuestRun>[] => [
   { what: 'lost', of: (r) => r.lost, show: percent },
   { what: 'downtime', of: (r) => r.downtimeMs, show: (v) => amount(v, 'ms') },
   { what: 'until its memory is whole', of: (r) => r.wholeMs, show: (v) => amount(v, 'ms') },
+  { what: 'pages done until then', of: (r) => r.pagesUntilWhole, show: count },
+  { what: 'faults that reached the network', of: (r) => r.faults.fromSource, show: count },
   { what: 'fault stall p50', of: (r) => ms(r.stallP50Us), show: (v) => `${v.toFixed(2)} ms` },
   { what: 'fault stall p99', of: (r) => ms(r.stallP99Us), show: (v) => `${v.toFixed(2)} ms` },
-  { what: 'faults that reached the network', of: (r) => r.faults.fromSource, show: count },
   { what: 'pages looked at afterwards, none wrong', of: (r) => r.verifiedPages, show: count },
 ];
 

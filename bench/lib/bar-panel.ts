@@ -23,6 +23,8 @@ export interface BarPanel {
 
 /** One run in which something else had the machine must not press all bars together: a line ends here, times the highest bar, and says how long it is. */
 const HIGHEST_LINE = 1.6;
+/** A number of four digits is as wide, in px. */
+const NARROW = 28;
 
 function barsOf(group: Group, left: number, x: ScaleBand<number>, y: ScaleLinear<number, number>): string[] {
   return group.bars.flatMap((bar, series) => {
@@ -37,7 +39,13 @@ function barsOf(group: Group, left: number, x: ScaleBand<number>, y: ScaleLinear
       `<rect x="${at(from)}" y="${at(y(bar.value))}" width="${at(x.bandwidth())}" height="${height}" class="s${series}"/>`,
       ...(bar.high > bar.low ? [line(middle, y(bar.low), middle, y(Math.min(bar.high, top)), 'range')] : []),
       ...beyond,
-      text(middle, y(bar.value) - 4, shortly(bar.value), 'small value', 'middle'),
+      text(
+        middle,
+        y(bar.value) - 4,
+        shortly(bar.value),
+        x.bandwidth() < NARROW ? 'tiny value' : 'small value',
+        'middle',
+      ),
     ];
   });
 }
@@ -51,7 +59,8 @@ export function barPanel(panel: BarPanel, series: readonly string[]): string {
     [PANEL.height - MARGIN.bottom, MARGIN.top],
   ).nice(TICKS);
   const groups = scaleBand(panel.groups.keys(), [MARGIN.left, PANEL.width - MARGIN.right]).padding(0.2);
-  const within = scaleBand(series.keys(), [0, groups.bandwidth()]).padding(0.08);
+  const used = series.flatMap((name, index) => (name === '' ? [] : [index]));
+  const within = scaleBand(used, [0, groups.bandwidth()]).padding(0.08);
   const drawn = panel.groups.flatMap((group, index) => {
     const left = groups(index) ?? 0;
     const label = text(left + groups.bandwidth() / 2, PANEL.height - 10, group.label, 'small muted', 'middle');

@@ -14,6 +14,8 @@ export interface Curve {
 export interface Mark {
   readonly x: number;
   readonly label: string;
+  /** On which side of it the label is: away from the other marks. */
+  readonly side: 'left' | 'right';
 }
 
 export interface LinePanel {
@@ -26,11 +28,6 @@ export interface LinePanel {
 
 type Scale = ScaleLinear<number, number>;
 
-/** Below the first, which is at the top: marks may stand close together. */
-const LABEL_STEP = 13;
-/** A label of so many px is written to the left of its mark where there is no room to its right. */
-const LABEL_WIDTH = 110;
-
 function curveOf({ colour, points, dots = false }: Curve, x: Scale, y: Scale): string[] {
   const path = points.map(([px, py]) => `${at(x(px))},${at(y(py))}`).join(' ');
   const drawn = `<polyline points="${path}" class="curve l${colour}"/>`;
@@ -42,14 +39,16 @@ function curveOf({ colour, points, dots = false }: Curve, x: Scale, y: Scale): s
   return [drawn, ...each];
 }
 
-function markOf({ x: px, label }: Mark, index: number, x: Scale): string[] {
-  const left = x(px) > PANEL.width - MARGIN.right - LABEL_WIDTH;
-  const y = MARGIN.top + 9 + index * LABEL_STEP;
+function markOf({ x: px, label, side }: Mark, x: Scale): string[] {
+  const toLeft = side === 'left';
   return [
     line(x(px), MARGIN.top, x(px), PANEL.height - MARGIN.bottom, 'mark'),
-    text(x(px) + (left ? -5 : 5), y, label, 'small value muted', left ? 'end' : 'start'),
+    text(x(px) + (toLeft ? -5 : 5), MARGIN.top + 9, label, 'small value muted', toLeft ? 'end' : 'start'),
   ];
 }
+
+/** With a minus as long as a digit is wide. */
+const signed = (value: number): string => String(value).replace('-', '−');
 
 export function linePanel({ title, unit, x: along, curves, marks = [] }: LinePanel): string {
   const highest = Math.max(...curves.flatMap(({ points }) => points.map(([, y]) => y)), Number.MIN_VALUE);
@@ -59,13 +58,13 @@ export function linePanel({ title, unit, x: along, curves, marks = [] }: LinePan
     .ticks(TICKS)
     .flatMap((tick) => [
       line(x(tick), PANEL.height - MARGIN.bottom, x(tick), PANEL.height - MARGIN.bottom + 4, 'axis'),
-      text(x(tick), PANEL.height - 12, `${tick} ${along.unit}`, 'small muted', 'middle'),
+      text(x(tick), PANEL.height - 12, `${signed(tick)} ${along.unit}`, 'small muted', 'middle'),
     ]);
   return [
     text(MARGIN.left, 20, title, 'panel'),
     ...grid(y, unit),
     ...ticks,
     ...curves.flatMap((curve) => curveOf(curve, x, y)),
-    ...marks.flatMap((mark, index) => markOf(mark, index, x)),
+    ...marks.filter((mark) => mark.x >= along.from && mark.x <= along.to).flatMap((mark) => markOf(mark, x)),
   ].join('\n');
 }

@@ -17,7 +17,7 @@ const ofColours = (colours: readonly string[]): string =>
 
 export const STYLE = `
 text{font:12px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#24292f}
-.title{font-size:17px;font-weight:600}.panel{font-size:13px;font-weight:600}.small{font-size:10.5px}.muted{fill:#57606a}
+.title{font-size:17px;font-weight:600}.panel{font-size:13px;font-weight:600}.small{font-size:10.5px}.tiny{font-size:9px}.muted{fill:#57606a}
 .value{stroke:#ffffff;stroke-width:3px;paint-order:stroke;stroke-linejoin:round}.back{fill:#ffffff}.grid{stroke:#d8dee4}.axis{stroke:#8c959f}.range{stroke:#24292f}
 .curve{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:#57606a;stroke-dasharray:3 3}
 ${ofColours(COLOURS.light)}
