@@ -2,8 +2,8 @@
  * The destination of both sides: memory that another fills, and threads that touch it. What the touching thread sees is timed here, by the same code
  * and the same clock, whoever fills.
  *
- *   destination PAGES floor PORT        fill | [bulk] NAME:TOUCHES:THREADS:GAP_US ...
- *   destination PAGES agent SOCKET:VM   fill | [bulk] NAME:TOUCHES:THREADS:GAP_US ...
+ *   destination PAGES floor PORT        fill | [bulk] NAME:MS:THREADS:GAP_US ...
+ *   destination PAGES agent SOCKET:VM   fill | [bulk] NAME:MS:THREADS:GAP_US ...
  *
  * Walks: prints {"event":"ready"}, waits for SIGUSR1 before each walk (whoever measures CPU time looks at it in between) and prints a line after it, then
  * {"event":"finished"}, and waits to be killed. `bulk`: the rest of memory comes meanwhile; the product's prefetch does that unless it is paused, the floor
@@ -41,9 +41,9 @@ static struct filler parse_filler(char *kind, char *where) {
 static struct walk parse_walk(const char *text) {
   struct walk walk = {0};
   int end = 0;
-  if (sscanf(text, "%31[A-Za-z0-9]:%lu:%lu:%lu%n", walk.name, &walk.touches, &walk.threads, &walk.gap_us, &end) != 4 ||
-      text[end] != '\0' || walk.touches == 0 || walk.threads == 0 || walk.threads > MAX_THREADS)
-    fail_because(text, "give NAME:TOUCHES:THREADS:GAP_US with at most 64 threads");
+  if (sscanf(text, "%31[A-Za-z0-9]:%lu:%lu:%lu%n", walk.name, &walk.ms, &walk.threads, &walk.gap_us, &end) != 4 ||
+      text[end] != '\0' || walk.ms == 0 || walk.threads == 0 || walk.threads > MAX_THREADS)
+    fail_because(text, "give NAME:MS:THREADS:GAP_US with at most 64 threads");
   return walk;
 }
 
@@ -125,7 +125,7 @@ static void walk_all(const struct memory *memory, struct filler *filler, char **
 
 int main(int argc, char **argv) {
   end_with_parent();
-  if (argc < 5) fail_because("usage", "destination PAGES floor PORT|agent SOCKET:VM fill|[bulk] NAME:TOUCHES:THREADS:GAP_US ...");
+  if (argc < 5) fail_because("usage", "destination PAGES floor PORT|agent SOCKET:VM fill|[bulk] NAME:MS:THREADS:GAP_US ...");
   const unsigned long pages = parse_count("PAGES", argv[1], 2, 1ul << 22);
   if ((pages & (pages - 1)) != 0) fail_because("PAGES", "must be a power of two");
   struct filler filler = parse_filler(argv[2], argv[3]);

@@ -13,8 +13,9 @@
 struct shared {
   const struct memory *memory;
   const struct walk *walk;
-  atomic_ulong place, passed, taken;
-  int64_t *stalls_ns; /* by the number of the touch, so no two threads write to one */
+  int64_t end_ns;
+  atomic_ulong place, passed, touched;
+  int64_t *stalls_ns; /* by the number of the touch, so no two threads write to one; room for every page */
   pthread_barrier_t start;
 };
 
@@ -63,16 +64,13 @@ static void *touch(void *argument) {
   pthread_barrier_wait(&s->start);
   for (;;) {
     if (walk->gap_us > 0) compute(walk->gap_us);
-    if (walk->bulk_is_over != NULL && walk->bulk_is_over()) return NULL;
-    /* Before the page is looked for: it is touched at once then. A number for which there is no page stays without a stall. */
-    const unsigned long i = atomic_fetch_add(&s->taken, 1);
-    if (i >= walk->touches) return NULL;
+    if (now_ns() >= s->end_ns || (walk->bulk_is_over != NULL && walk->bulk_is_over())) return NULL;
     const unsigned long page = next_page(s);
     if (page == 0) return NULL;
     const volatile uint64_t *at = (const volatile uint64_t *)(s->memory->at + page * PAGE);
     const int64_t begin = now_ns();
     const uint64_t found = *at;
-    s->stalls_ns[i] = now_ns() - begin;
+    s->stalls_ns[atomic_fetch_add(&s->touched, 1)] = now_ns() - begin;
     check_page(page, found);
   }
 }
@@ -86,17 +84,9 @@ static double percentile_us(const int64_t *sorted_ns, unsigned long count, unsig
   return count == 0 ? 0 : (double)sorted_ns[(count - 1) * per_mille / 1000] / 1e3;
 }
 
-/* Moves the stalls that were to the front: a number that was taken and then not used has none. */
-static unsigned long compact(int64_t *stalls_ns, unsigned long count) {
-  unsigned long kept = 0;
-  for (unsigned long i = 0; i < count; i++)
-    if (stalls_ns[i] > 0) stalls_ns[kept++] = stalls_ns[i];
-  return kept;
-}
-
 struct walked walk_run(const struct memory *memory, const struct walk *walk, unsigned long *next) {
   struct shared s = {.memory = memory, .walk = walk, .place = *next};
-  s.stalls_ns = calloc(walk->touches, sizeof *s.stalls_ns);
+  s.stalls_ns = calloc(memory->pages / 2, sizeof *s.stalls_ns);
   if (s.stalls_ns == NULL) fail("calloc");
   pthread_barrier_init(&s.start, NULL, (unsigned)walk->threads + 1);
   pthread_t threads[MAX_THREADS];
@@ -104,13 +94,13 @@ struct walked walk_run(const struct memory *memory, const struct walk *walk, uns
     errno = pthread_create(&threads[i], NULL, touch, &s);
     if (errno != 0) fail("pthread_create");
   }
-  pthread_barrier_wait(&s.start);
   const int64_t begin = now_ns();
+  s.end_ns = begin + (int64_t)walk->ms * 1000000;
+  pthread_barrier_wait(&s.start);
   for (unsigned long i = 0; i < walk->threads; i++) pthread_join(threads[i], NULL);
-  struct walked walked = {.seconds = (double)(now_ns() - begin) / 1e9, .passed = s.passed};
+  struct walked walked = {.seconds = (double)(now_ns() - begin) / 1e9, .touches = s.touched, .passed = s.passed};
   *next = s.place;
 
-  walked.touches = compact(s.stalls_ns, walk->touches);
   qsort(s.stalls_ns, walked.touches, sizeof *s.stalls_ns, compare);
   walked.p50_us = percentile_us(s.stalls_ns, walked.touches, 500);
   walked.p99_us = percentile_us(s.stalls_ns, walked.touches, 990);

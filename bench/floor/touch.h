@@ -6,16 +6,16 @@ enum { MAX_THREADS = 64 };
 
 struct walk {
   char name[32];
-  unsigned long touches; /* in all, over all threads */
+  unsigned long ms;      /* so long, whoever fills: a core that wakes up and one that is awake are two machines */
   unsigned long threads; /* each has one touch outstanding */
   unsigned long gap_us;  /* that a thread computes between two touches */
-  /* Where bulk runs beside the walk: whether it has come to its end, and the walk with it. NULL: nothing does. */
+  /* Where bulk runs beside the walk: whether it has come to its end, and the walk with it. NULL: none does. */
   int (*bulk_is_over)(void);
 };
 
 /* Stalls are from touch to resumed; percentiles by nearest rank: a stall that really was, never one between two. */
 struct walked {
-  unsigned long touches; /* fewer than wanted where bulk has ended, or every page was there */
+  unsigned long touches; /* in all, over all threads */
   unsigned long passed;  /* pages of the order that were there already, and were not touched */
   double seconds;
   double p50_us, p99_us, p999_us, longest_us;

@@ -24,36 +24,14 @@ export interface Sizes {
   readonly idlePages: number;
   /** The same under bulk, which must not have all of it before the walk is through. */
   readonly bulkPages: number;
-  /** Not counted: both sides start cold, and a lane is compiled while it runs. */
-  readonly warmUp: number;
-  readonly warmUpUnderBulk: number;
-  readonly touches: Readonly<Record<Condition['name'], number>>;
-  readonly touchesUnderBulk: Readonly<Record<Condition['name'], number>>;
+  /** How long is walked before it counts: both sides start cold, and a lane is compiled while it runs. */
+  readonly warmUpMs: number;
+  readonly idleMs: number;
+  readonly bulkMs: number;
 }
 
 export const SIZES: Readonly<Record<SizeName, Sizes>> = {
-  full: {
-    idlePages: 131_072,
-    bulkPages: 524_288,
-    warmUp: 3000,
-    warmUpUnderBulk: 1000,
-    touches: { noGap: 8000, gap200: 5000, eight: 16_000, eightGap200: 12_000 },
-    touchesUnderBulk: { noGap: 5000, gap200: 4000, eight: 10_000, eightGap200: 8000 },
-  },
-  quick: {
-    idlePages: 131_072,
-    bulkPages: 262_144,
-    warmUp: 3000,
-    warmUpUnderBulk: 500,
-    touches: { noGap: 6000, gap200: 3000, eight: 12_000, eightGap200: 6000 },
-    touchesUnderBulk: { noGap: 3000, gap200: 2000, eight: 5000, eightGap200: 4000 },
-  },
-  smoke: {
-    idlePages: 16_384,
-    bulkPages: 32_768,
-    warmUp: 50,
-    warmUpUnderBulk: 20,
-    touches: { noGap: 200, gap200: 100, eight: 400, eightGap200: 200 },
-    touchesUnderBulk: { noGap: 50, gap200: 20, eight: 100, eightGap200: 50 },
-  },
+  full: { idlePages: 262_144, bulkPages: 524_288, warmUpMs: 400, idleMs: 1000, bulkMs: 1500 },
+  quick: { idlePages: 262_144, bulkPages: 262_144, warmUpMs: 300, idleMs: 600, bulkMs: 700 },
+  smoke: { idlePages: 32_768, bulkPages: 65_536, warmUpMs: 10, idleMs: 60, bulkMs: 40 },
 };

@@ -1,7 +1,7 @@
 /** Product and floor: the same walks of either, idle and under bulk. */
 import { cpuSecondsOfThreads } from '../lib/cpu.ts';
 import type { PageServer } from '../lib/floor.ts';
-import type { Product } from '../lib/product.ts';
+import type { Prepared, Product } from '../lib/product.ts';
 import { CONDITIONS, type Condition, type Sizes } from './conditions.ts';
 import { walk, type Walked } from './walks.ts';
 
@@ -16,90 +16,84 @@ export interface Side {
 
 /** Of the touches under bulk that many at least must be faults that went to the source, or what was measured is prefetch. */
 const LEAST_DEMAND = 0.9;
-/** Without so many stalls a 99th percentile says nothing. */
-const LEAST_TOUCHES = 1000;
+/** Of the time that a walk was to take: bulk that is through before leaves nothing to measure. */
+const LEAST_TIME = 0.5;
 
-function walksOf(conditions: readonly Condition[], walked: readonly Walked[]): Partial<Walks> {
-  return Object.fromEntries(conditions.map(({ name }, index) => [name, walked[index]]));
-}
-
+/** A life for each: each has all its memory before it. */
 async function eachAlone(measure: (condition: Condition) => Promise<readonly Walked[]>): Promise<Walks> {
   const walks: Partial<Record<Condition['name'], Walked>> = {};
-  for (const condition of CONDITIONS) Object.assign(walks, walksOf([condition], await measure(condition)));
+  for (const condition of CONDITIONS) Object.assign(walks, named([condition], await measure(condition)));
   return walks as Walks;
 }
 
-function expectTouches(condition: Condition, wanted: number, walked: Walked | undefined): void {
-  const touches = walked?.touches ?? 0;
-  if (touches < Math.min(wanted, LEAST_TOUCHES))
-    throw new Error(`${condition.what}: bulk had come to its end after ${touches} touches of ${wanted}`);
+function named(conditions: readonly Condition[], walked: readonly Walked[]): Walks {
+  return Object.fromEntries(conditions.map(({ name }, index) => [name, walked[index]])) as unknown as Walks;
+}
+
+/** @throws Error where it was over before it had well begun: no page was left, or bulk had come to its end */
+function expectLength(ms: number, walked: readonly Walked[]): void {
+  for (const { touches, seconds } of walked)
+    if (touches === 0 || seconds * 1000 < LEAST_TIME * ms)
+      throw new Error(`a walk of ${ms} ms ended after ${(seconds * 1000).toFixed(0)} ms and ${touches} touches`);
 }
 
 export function floorSide(server: PageServer): Side {
   const filler = ['floor', String(server.port)] as const;
   const cpuSeconds = (): number => cpuSecondsOfThreads(server.program.pid);
   return {
-    async idle({ idlePages: pages, warmUp, touches }) {
-      const plan = CONDITIONS.map((condition) => [condition, touches[condition.name]] as const);
-      return walksOf(CONDITIONS, await walk({ filler, pages, bulk: false, warmUp, plan, cpuSeconds })) as Walks;
+    async idle({ idlePages: pages, warmUpMs, idleMs: ms }) {
+      const walked = await walk({ filler, pages, bulk: false, warmUpMs, ms, conditions: CONDITIONS, cpuSeconds });
+      expectLength(ms, walked);
+      return named(CONDITIONS, walked);
     },
-    underBulk: ({ bulkPages: pages, warmUpUnderBulk: warmUp, touchesUnderBulk }) =>
-      eachAlone((condition) => {
-        const plan = [[condition, touchesUnderBulk[condition.name]]] as const;
-        return walk({ filler, pages, bulk: true, warmUp, plan, cpuSeconds });
+    underBulk: ({ bulkPages: pages, warmUpMs, bulkMs: ms }) =>
+      eachAlone(async (condition) => {
+        const walked = await walk({ filler, pages, bulk: true, warmUpMs, ms, conditions: [condition], cpuSeconds });
+        expectLength(ms, walked);
+        return walked;
       }),
   };
 }
 
 export function productSide(product: Product): Side {
   const cpuSeconds = (): number => product.pids.reduce((sum, pid) => sum + cpuSecondsOfThreads(pid), 0);
+  const fromSource = async (prepared: Prepared): Promise<number> =>
+    Number((await product.get(prepared)).faults?.fromSource ?? 0n);
   return {
-    async idle({ idlePages: pages, warmUp, touches }) {
+    async idle({ idlePages: pages, warmUpMs, idleMs: ms }) {
       const prepared = await product.prepare(pages);
+      const { filler } = prepared;
       // Before the VMM comes: prefetch then never begins.
       await product.pause(prepared);
-      const walked = await walk({
-        filler: prepared.filler,
-        pages,
-        bulk: false,
-        warmUp,
-        plan: CONDITIONS.map((condition) => [condition, touches[condition.name]] as const),
-        cpuSeconds,
+      const finished = async (touches: number): Promise<void> => {
+        const faults = await fromSource(prepared);
         // A page that had come by itself would be measured as a very fast fault: then the figures are worth nothing.
-        finished: async (touched) => {
-          const { faults } = await product.get(prepared);
-          const fromSource = Number(faults?.fromSource ?? 0n);
-          if (fromSource !== touched)
-            throw new Error(
-              `${fromSource} faults needed the source, ${touched} pages were touched: the stalls are not comparable`,
-            );
-        },
-      });
+        if (faults !== touches)
+          throw new Error(
+            `${faults} faults needed the source, ${touches} pages were touched: the stalls are not comparable`,
+          );
+      };
+      const conditions = CONDITIONS;
+      const walked = await walk({ filler, pages, bulk: false, warmUpMs, ms, conditions, cpuSeconds, finished });
       await product.end(prepared);
-      return walksOf(CONDITIONS, walked) as Walks;
+      expectLength(ms, walked);
+      return named(CONDITIONS, walked);
     },
-    underBulk: ({ bulkPages: pages, warmUpUnderBulk: warmUp, touchesUnderBulk }) =>
+    underBulk: ({ bulkPages: pages, warmUpMs, bulkMs: ms }) =>
       eachAlone(async (condition) => {
         const prepared = await product.prepare(pages);
-        const wanted = touchesUnderBulk[condition.name];
-        const walked = await walk({
-          filler: prepared.filler,
-          pages,
-          bulk: true,
-          warmUp,
-          plan: [[condition, wanted]],
-          cpuSeconds,
-          finished: async (touched) => {
-            const { faults } = await product.get(prepared);
-            const fromSource = Number(faults?.fromSource ?? 0n);
-            if (fromSource < LEAST_DEMAND * touched)
-              throw new Error(
-                `${condition.what}, under bulk: only ${fromSource} of ${touched} touches needed the source; prefetch had the others under way`,
-              );
-          },
-        });
-        expectTouches(condition, wanted, walked[0]);
+        const { filler } = prepared;
+        const finished = async (touches: number): Promise<void> => {
+          const faults = await fromSource(prepared);
+          if (faults < LEAST_DEMAND * touches)
+            throw new Error(
+              `${condition.what}, under bulk: only ${faults} of ${touches} touches needed the source; prefetch had the others under way`,
+            );
+        };
+        const conditions = [condition];
+        const walked = await walk({ filler, pages, bulk: true, warmUpMs, ms, conditions, cpuSeconds, finished });
         await product.end(prepared);
+        expectLength(ms, walked);
         return walked;
       }),
   };

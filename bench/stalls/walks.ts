@@ -2,11 +2,10 @@
 import { startDestinationProgram, type Filler } from '../lib/floor.ts';
 import type { Condition } from './conditions.ts';
 
-const WALK_MS = 120_000;
+const WALK_MS = 60_000;
 const PAGE_BYTES = 4096;
 
 export interface Walked {
-  /** Fewer than were wanted where bulk had come to its end before. */
   readonly touches: number;
   /** Pages of the order that were there already, and were not touched. */
   readonly passed: number;
@@ -22,24 +21,25 @@ export interface Walked {
   readonly cpuSecondsPerGib: number;
 }
 
-interface Life {
+export interface Life {
   readonly filler: Filler;
   readonly pages: number;
   /** The rest of memory comes meanwhile. */
   readonly bulk: boolean;
-  readonly warmUp: number;
-  readonly plan: readonly (readonly [Condition, touches: number])[];
+  readonly warmUpMs: number;
+  readonly ms: number;
+  /** One after the other over the same memory. */
+  readonly conditions: readonly Condition[];
   /** Of the processes that fill, but for the program itself. */
   readonly cpuSeconds: () => number;
-  /** Everything was touched; the memory is still there. */
+  /** Everything was touched, in the walks that count and before; the memory is still there. */
   readonly finished?: (touches: number) => Promise<void>;
 }
 
-/** One after the other over the same memory, in the order of `plan`. */
 export async function walk(life: Life): Promise<readonly Walked[]> {
-  const { filler, pages, bulk, warmUp, plan, cpuSeconds, finished } = life;
-  const walks = plan.map(([{ name, threads, gapUs }, touches]) => `${name}:${touches}:${threads}:${gapUs}`);
-  const all = [`warmUp:${warmUp}:1:0`, ...walks];
+  const { filler, pages, bulk, warmUpMs, ms, conditions, cpuSeconds, finished } = life;
+  const plan = conditions.map(({ name, threads, gapUs }) => `${name}:${ms}:${threads}:${gapUs}`);
+  const all = [`warmUp:${warmUpMs}:1:0`, ...plan];
   const program = startDestinationProgram([String(pages), ...filler, ...(bulk ? ['bulk'] : []), ...all]);
   try {
     await program.waitFor('memory that is served', (line) => line['event'] === 'ready');
@@ -52,9 +52,9 @@ export async function walk(life: Life): Promise<readonly Walked[]> {
         (l) => l['event'] === 'walked' && l['name'] === name,
         WALK_MS,
       );
-      const number = (key: keyof Walked | 'bulkMegabytes' | 'fillerCpuSeconds'): number => Number(line[key]);
+      const cpu = cpuSeconds() - cpuBefore;
+      const number = (key: string): number => Number(line[key]);
       const gib = (number('touches') * PAGE_BYTES + number('bulkMegabytes') * 1e6) / 2 ** 30;
-      const spent = cpuSeconds() - cpuBefore + number('fillerCpuSeconds');
       walked.push({
         touches: number('touches'),
         passed: number('passed'),
@@ -65,7 +65,7 @@ export async function walk(life: Life): Promise<readonly Walked[]> {
         maxUs: number('maxUs'),
         faultsPerSecond: number('faultsPerSecond'),
         bulkMegabytesPerSecond: number('bulkMegabytesPerSecond'),
-        cpuSecondsPerGib: spent / gib,
+        cpuSecondsPerGib: (cpu + number('fillerCpuSeconds')) / gib,
       });
     }
     await finished?.(walked.reduce((sum, { touches }) => sum + touches, 0));
