@@ -6,6 +6,7 @@ import { buildFloor, startPageServer } from '../lib/floor.ts';
 import { Product } from '../lib/product.ts';
 import type { Context, Section } from '../lib/section.ts';
 import { SIZES, type Condition, type Situation } from './conditions.ts';
+import { stallsChart } from './figure.ts';
 import { stallRowsOf, stallTable, type StallRow } from './rows.ts';
 import { floorSide, productSide, type Walks } from './sides.ts';
 
@@ -61,6 +62,11 @@ export const section: Section = {
       samples.bulk.push({ floor: await floor.underBulk(sizes), product: await product.underBulk(sizes) });
     }
     const rows = stallRowsOf(samples);
-    return { table: stallTable(rows), bars: barsOf(rows), data: { spinUs: SPIN_US, rows, samples } };
+    return {
+      table: stallTable(rows),
+      bars: barsOf(rows),
+      data: { spinUs: SPIN_US, rows, samples },
+      charts: [{ file: 'stalls.svg', svg: stallsChart(rows, SPIN_US) }],
+    };
   },
 };
