@@ -1,54 +1,125 @@
-/** How fast memory comes that nobody touches. */
-import { MigrationPhase } from '@pagewake/proto';
-import { buildFloor, startDestinationProgram, startPageServer, type Filler } from '../lib/floor.ts';
+/** How fast memory comes that nobody touches, by what it holds. */
+import { mkdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { makeHosts, whyNoNamespaces } from '../../e2e/lib/hosts.ts';
+import { Program, ROOT } from '../../e2e/lib/processes.ts';
+import type { BarName } from '../lib/bars.ts';
+import { buildFloor, startPageServer, type PageServer } from '../lib/floor.ts';
 import { Product } from '../lib/product.ts';
-import { rowsOf } from '../lib/rows.ts';
 import type { Context, Section, SizeName } from '../lib/section.ts';
-import { comparisonTable } from '../lib/table.ts';
+import { describe, KINDS, type Kind } from './contents.ts';
+import { fillFloor, fillProduct, type BulkSample } from './fills.ts';
+import type { GbitLine, GbitPlan } from './gbit.ts';
+import { bulkTable, rowOf, type BulkRow } from './table.ts';
 
-const FILL_MS = 180_000;
-/** A power of two. */
-const PAGES: Readonly<Record<SizeName, number>> = { full: 131_072, quick: 131_072, smoke: 8192 };
+const PAGES_OF_MIB = 256;
 
-/** @returns MB/s, 10^6 bytes, from asking for the memory to the last byte of it */
-async function fill(filler: Filler, pages: number): Promise<number> {
-  const program = startDestinationProgram([String(pages), ...filler, 'fill']);
-  try {
-    const line = await program.waitFor('the memory to be whole', (l) => l['event'] === 'filled', FILL_MS);
-    return Number(line['megabytesPerSecond']);
-  } finally {
-    await program.stop();
-  }
+interface Sizes {
+  readonly pages: number;
+  readonly gbitPages: number;
 }
 
-async function fillProduct(product: Product, pages: number): Promise<number> {
-  const prepared = await product.prepare(pages);
-  const megabytesPerSecond = await fill(prepared.filler, pages);
-  const { phase } = await product.end(prepared);
-  if (phase !== MigrationPhase.COMPLETED)
-    throw new Error(`the bulk fill ended in phase ${MigrationPhase[phase]} instead of COMPLETED`);
-  return megabytesPerSecond;
+const SIZES: Readonly<Record<SizeName, Sizes>> = {
+  full: { pages: 1024 * PAGES_OF_MIB, gbitPages: 512 * PAGES_OF_MIB },
+  quick: { pages: 256 * PAGES_OF_MIB, gbitPages: 128 * PAGES_OF_MIB },
+  smoke: { pages: 32 * PAGES_OF_MIB, gbitPages: 0 },
+};
+/** Not measured: it has the agents compile what every fill needs. */
+const WARM_UP_PAGES = 64 * PAGES_OF_MIB;
+
+const GBIT = join(ROOT, 'bench/bulk/gbit.ts');
+const GBIT_MBIT = 1000;
+const GBIT_KINDS: readonly Kind[] = KINDS.filter(({ content }) => content === 'random' || content === 'text');
+
+interface Samples {
+  readonly product: BulkSample[];
+  readonly floor: BulkSample[];
+}
+
+/** Whoever reads holes through a mapping fills them: then they would be measured as the zero pages of the row above. */
+async function withItsHoles(server: PageServer, measure: () => Promise<void>): Promise<void> {
+  const before = statSync(server.memoryPath).blocks;
+  await measure();
+  const after = statSync(server.memoryPath).blocks;
+  if (after !== before)
+    throw new Error(`holes of the source were filled: ${before} blocks before, ${after} afterwards`);
+}
+
+/** In turn: what disturbs one is likely to disturb the other. */
+async function onLoopback({ runs, folder, say, cleanup }: Context, pages: number): Promise<readonly BulkRow[]> {
+  const rows: BulkRow[] = [];
+  let product: Product | undefined;
+  let floorOfZeros: readonly BulkSample[] = [];
+  for (const kind of KINDS) {
+    const { content, what } = kind;
+    const server = await startPageServer(pages, { content });
+    cleanup(async () => void (await server.program.stop()));
+    if (product === undefined) {
+      const started = await Product.start({ server, folder });
+      cleanup(() => started.stop());
+      product = started;
+      await fillProduct(started, { server, content, pages: Math.min(pages, WARM_UP_PAGES) });
+    }
+    const [agents, samples]: [Product, Samples] = [product, { product: [], floor: [] }];
+    const filling = { server, content, pages };
+    await withItsHoles(server, async () => {
+      for (let run = 1; run <= runs; run++) {
+        say(`${what}, run ${run} of ${runs} ...`);
+        // It reads a mapping, and sends the same whether there are zeros or holes.
+        if (content !== 'holes') samples.floor.push(await fillFloor(filling));
+        samples.product.push(await fillProduct(agents, filling));
+      }
+    });
+    if (content === 'zeros') floorOfZeros = samples.floor;
+    if (content === 'holes') samples.floor.push(...floorOfZeros);
+    rows.push(rowOf(kind, '', samples));
+    await server.program.stop();
+  }
+  await product?.stop();
+  return rows;
+}
+
+/** Once: a link that is the bottleneck does not vary. */
+async function atGbit({ size, folder, say, cleanup }: Context, pages: number): Promise<readonly BulkRow[]> {
+  const reason = size === 'smoke' ? 'it takes a while' : whyNoNamespaces();
+  if (reason !== undefined) {
+    say(`1 Gbit/s is left out: ${reason}`);
+    return [];
+  }
+  const hosts = makeHosts();
+  cleanup(() => hosts.close());
+  hosts.limitLink(GBIT_MBIT);
+  say('at 1 Gbit/s ...');
+  const { source, destination } = hosts;
+  const contents = GBIT_KINDS.map(({ content }) => content);
+  const plan: GbitPlan = { folder: join(folder, 'gbit'), pages, contents, hosts: { source, destination } };
+  mkdirSync(plan.folder);
+  const program = new Program('gbit', source, [process.execPath, GBIT, JSON.stringify(plan)]);
+  cleanup(async () => void (await program.stop()));
+  const code = await program.exited;
+  if (code !== 0) throw new Error(`at 1 Gbit/s: ${program.stderr}`);
+  const lines = program.lines as unknown as readonly GbitLine[];
+  return GBIT_KINDS.flatMap((kind) => {
+    const line = lines.find(({ content }) => content === kind.content);
+    return line ? [rowOf(kind, ', 1 Gbit/s', { product: [line.product], floor: [line.floor] })] : [];
+  });
 }
 
 export const section: Section = {
   name: 'bulk',
   title: 'memory that nobody touches',
-  async run({ size, runs, folder, say, cleanup }: Context) {
-    const pages = PAGES[size];
+  async run(context) {
+    const { pages, gbitPages } = SIZES[context.size];
     buildFloor();
-    const server = await startPageServer(pages);
-    cleanup(async () => void (await server.program.stop()));
-    const product = await Product.start({ server, folder });
-    cleanup(() => product.stop());
-    const samples: { product: number[]; floor: number[] } = { product: [], floor: [] };
-    for (let run = 1; run <= runs; run++) {
-      say(`run ${run} of ${runs} ...`);
-      samples.floor.push(await fill(['floor', String(server.port)], pages));
-      samples.product.push(await fillProduct(product, pages));
-    }
-    const random = { name: 'bulkRandom', what: 'bulk fill, random memory', unit: 'MB/s', of: (rate: number) => rate };
-    const rows = rowsOf([random], samples.product, samples.floor);
-    const bulkRandom = rows[0]?.ratio;
-    return { table: comparisonTable(rows), bars: bulkRandom === undefined ? {} : { bulkRandom }, data: { rows } };
+    const contents = Object.fromEntries(KINDS.map(({ content }) => [content, describe(content)]));
+    const local = await onLoopback(context, pages);
+    const gbit = await atGbit(context, gbitPages);
+    const bars: Partial<Record<BarName, number>> = {};
+    for (const { bar, rate } of local) if (bar !== undefined) bars[bar] = rate.ratio;
+    return {
+      table: bulkTable([...local, ...gbit], contents),
+      bars,
+      data: { pages, gbitPages, contents, rows: [...local, ...gbit] },
+    };
   },
 };

@@ -1,8 +1,8 @@
 /*
- * The source of both sides: random memory in a memfd, which the floor's destination reads from here over TCP and pagewake's source agent as
+ * The source of both sides: memory in a memfd, which the floor's destination reads from here over TCP and pagewake's source agent as
  * /proc/PID/fd/N. So product and floor move the very same bytes.
  *
- *   page-server PAGES
+ *   page-server PAGES [CONTENT [ADDRESS]]     CONTENT: random (default), text, zeros, holes (content.h); ADDRESS to listen at: default 127.0.0.1
  *
  * Prints one JSON line with port and descriptor, then serves until it is killed. A connection has a thread: requests that are there together are
  * answered by one writev() straight from the mapping. No checksum, no ledger, no encryption: it is the floor.
@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "content.h"
 
 enum { BATCH = 64 };
 
@@ -70,19 +71,22 @@ int main(int argc, char **argv) {
   end_with_parent();
   /* A destination that is through while its bulk is on the way is gone, and the next one comes. */
   signal(SIGPIPE, SIG_IGN);
-  pages = parse_count("PAGES", argc == 2 ? argv[1] : NULL, 1, 1ul << 22);
+  pages = parse_count("PAGES", argc >= 2 && argc <= 4 ? argv[1] : NULL, 1, 1ul << 22);
+  const enum content content = parse_content(argc > 2 ? argv[2] : "random");
+  const char *at = argc > 3 ? argv[3] : "127.0.0.1";
   const int file = memfd_create("bench-source", MFD_CLOEXEC);
   if (file < 0 || ftruncate(file, (off_t)(pages * PAGE)) != 0) fail("memfd");
   memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (memory == MAP_FAILED) fail("mmap");
-  fill_random(memory, 0, pages);
+  content_fill(content, memory, pages);
 
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in address = {.sin_family = AF_INET};
+  if (inet_pton(AF_INET, at, &address.sin_addr) != 1) fail_because(at, "no IPv4 address");
   socklen_t length = sizeof address;
   if (listener < 0 || bind(listener, (struct sockaddr *)&address, length) != 0 || listen(listener, 8) != 0 ||
       getsockname(listener, (struct sockaddr *)&address, &length) != 0)
-    fail("listen on 127.0.0.1");
+    fail("listen");
   dprintf(STDOUT_FILENO, "{\"event\":\"listening\",\"port\":%d,\"fd\":%d}\n", ntohs(address.sin_port), file);
 
   for (;;) {

@@ -25,15 +25,27 @@ export function startDestinationProgram(args: readonly string[]): Program {
   return new Program('destination', LOOPBACK, [join(BUILD, 'destination'), ...args]);
 }
 
+/** What memory holds (floor/content.h). */
+export type Content = 'random' | 'text' | 'zeros' | 'holes';
+
 export interface PageServer {
   readonly program: Program;
+  readonly host: Host;
   readonly port: number;
   /** The memory that it serves, as another process opens it. */
   readonly memoryPath: string;
 }
 
-export async function startPageServer(pages: number): Promise<PageServer> {
-  const program = new Program('page-server', LOOPBACK, [join(BUILD, 'page-server'), String(pages)]);
+export interface PageServerOptions {
+  readonly content?: Content;
+  readonly host?: Host;
+}
+
+export async function startPageServer(pages: number, options: PageServerOptions = {}): Promise<PageServer> {
+  const { content = 'random', host = LOOPBACK } = options;
+  const command = [join(BUILD, 'page-server'), String(pages), content, host.address];
+  const program = new Program('page-server', host, command);
   const line = await program.waitForStart('its port', (l) => l['event'] === 'listening');
-  return { program, port: Number(line['port']), memoryPath: `/proc/${program.pid}/fd/${Number(line['fd'])}` };
+  const memoryPath = `/proc/${program.pid}/fd/${Number(line['fd'])}`;
+  return { program, host, port: Number(line['port']), memoryPath };
 }

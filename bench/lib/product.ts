@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { connectDestination, connectSource, type DestinationAgent, type SourceAgent } from '@pagewake/orchestrator';
 import { MigrationMode, MigrationPhase, type Migration } from '@pagewake/proto';
 import { startDestAgent, startSourceAgent, type Agent } from '../../e2e/lib/agents.ts';
+import type { Host } from '../../e2e/lib/hosts.ts';
 import { LOOPBACK, type Filler, type PageServer } from './floor.ts';
 
 const PAGE_BYTES = 4096;
@@ -19,6 +20,17 @@ export interface Prepared {
   readonly vmId: string;
   readonly generation: number;
   readonly filler: Filler;
+  /** When `Start` was called, and how long its answer took. `process.hrtime` is the clock of the floor's programs. */
+  readonly startCalledNs: number;
+  readonly startMs: number;
+}
+
+/** Which memory is the VM's. */
+export interface Guest {
+  /** Default: that of the options. */
+  readonly server?: PageServer;
+  /** Its first page in the server's memory. */
+  readonly firstPage?: number;
 }
 
 export interface ProductOptions {
@@ -28,6 +40,16 @@ export interface ProductOptions {
   readonly folder: string;
   readonly source?: readonly string[];
   readonly destination?: readonly string[];
+  /** Where the destination agent runs; the source agent is where the server is. */
+  readonly destinationHost?: Host;
+}
+
+const nowNs = (): number => Number(process.hrtime.bigint());
+
+async function timed(start: () => Promise<Agent>): Promise<readonly [Agent, number]> {
+  const beginNs = nowNs();
+  const agent = await start();
+  return [agent, (nowNs() - beginNs) / 1e6];
 }
 
 /** One pair of agents; any number of migrations between them. */
@@ -36,22 +58,32 @@ export class Product {
   readonly #agents: readonly [source: Agent, destination: Agent];
   readonly #source: SourceAgent;
   readonly #destination: DestinationAgent;
+  /** From the beginning of each process to its word that it listens. */
+  readonly startMs: readonly [source: number, destination: number];
   #migrations = 0;
 
-  private constructor(memoryPath: string, source: Agent, destination: Agent) {
+  private constructor(
+    memoryPath: string,
+    [source, sourceMs]: readonly [Agent, number],
+    [destination, destinationMs]: readonly [Agent, number],
+  ) {
     this.#memoryPath = memoryPath;
+    this.startMs = [sourceMs, destinationMs];
     this.#agents = [source, destination];
-    this.#source = connectSource({ address: source.address });
-    this.#destination = connectDestination({ address: destination.address });
+    // The link between two namespaces of this machine is nobody else's.
+    this.#source = connectSource({ address: source.address, insecurePlaintext: true });
+    this.#destination = connectDestination({ address: destination.address, insecurePlaintext: true });
   }
 
   static async start(options: ProductOptions): Promise<Product> {
-    const source = await startSourceAgent(LOOPBACK, { flags: options.source ?? [] });
+    const { server, folder, destinationHost = LOOPBACK } = options;
+    const source = await timed(() => startSourceAgent(server.host, { flags: options.source ?? [] }));
     try {
-      const destination = await startDestAgent(LOOPBACK, options.folder, { flags: options.destination ?? [] });
-      return new Product(options.server.memoryPath, source, destination);
+      const flags = options.destination ?? [];
+      const destination = await timed(() => startDestAgent(destinationHost, folder, { flags }));
+      return new Product(server.memoryPath, source, destination);
     } catch (error) {
-      await source.program.stop();
+      await source[0].program.stop();
       throw error;
     }
   }
@@ -68,27 +100,29 @@ export class Product {
     await Promise.all(this.#agents.map((agent) => agent.program.stop()));
   }
 
-  /** A VM of the server's first pages, registered and paused, whose migration waits for its VMM. */
-  async prepare(pageCount: number): Promise<Prepared> {
+  /** A VM of pages of the server's, registered and paused, whose migration waits for its VMM. */
+  async prepare(pageCount: number, { server, firstPage = 0 }: Guest = {}): Promise<Prepared> {
     const vmId = `bench-${this.#migrations++}`;
     const token = randomBytes(32);
     const memory = {
       kind: {
         case: 'file' as const,
         value: {
-          path: this.#memoryPath,
-          regions: [{ geometry: { pageSizeBytes: PAGE_BYTES, pageCount }, fileOffset: 0n }],
+          path: server?.memoryPath ?? this.#memoryPath,
+          regions: [{ geometry: { pageSizeBytes: PAGE_BYTES, pageCount }, fileOffset: BigInt(firstPage * PAGE_BYTES) }],
         },
       },
     };
     const { generation } = await this.#source.call((c, o) => c.register({ vmId, memory, token }, o));
     await this.#source.call((c, o) => c.setPaused({ vmId, generation, paused: true }, o), { timeoutMs: SCAN_MS });
+    const startCalledNs = nowNs();
     const { migration } = await this.#destination.call((c, o) =>
       c.start({ vmId, generation, token, sourceAddress: this.#source.address, mode: MigrationMode.POST_COPY }, o),
     );
     if (!migration) throw new Error('the destination agent answered Start without a migration');
     const { migrationId, vmmSocket } = migration;
-    return { migrationId, vmId, generation, filler: ['agent', `${vmmSocket}:${vmId}`] };
+    const startMs = (nowNs() - startCalledNs) / 1e6;
+    return { migrationId, vmId, generation, filler: ['agent', `${vmmSocket}:${vmId}`], startCalledNs, startMs };
   }
 
   async get({ migrationId }: Prepared): Promise<Migration> {
