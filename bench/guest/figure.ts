@@ -17,7 +17,7 @@ function panelOf(order: Order, runs: readonly GuestRun[], { windowMs }: Guest): 
   const within = (atS: number): boolean => atS >= -windowS && atS <= windowS;
   const marks: readonly Mark[] = [
     { x: 0, label: 'stops on the source', side: 'left' },
-    { x: wholeS, label: `all memory there, ${wholeS.toFixed(2)} s`, side: 'right' },
+    { x: wholeS, label: `all there: ${wholeS.toFixed(2)} s`, side: 'right' },
   ];
   return {
     title: `${TITLES[order]}, thousand pages a second`,

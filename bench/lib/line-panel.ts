@@ -7,8 +7,8 @@ export type Point = readonly [x: number, y: number];
 export interface Curve {
   readonly colour: ColourIndex;
   readonly points: readonly Point[];
-  /** A dot and a number at each point: for few of them. */
-  readonly dots?: boolean;
+  /** A dot and, above or below it, a number at each point: for few of them. */
+  readonly numbers?: 'above' | 'below';
 }
 
 export interface Mark {
@@ -28,13 +28,13 @@ export interface LinePanel {
 
 type Scale = ScaleLinear<number, number>;
 
-function curveOf({ colour, points, dots = false }: Curve, x: Scale, y: Scale): string[] {
+function curveOf({ colour, points, numbers }: Curve, x: Scale, y: Scale): string[] {
   const path = points.map(([px, py]) => `${at(x(px))},${at(y(py))}`).join(' ');
   const drawn = `<polyline points="${path}" class="curve l${colour}"/>`;
-  if (!dots) return [drawn];
+  if (numbers === undefined) return [drawn];
   const each = points.flatMap(([px, py]) => [
     `<circle cx="${at(x(px))}" cy="${at(y(py))}" r="3.5" class="s${colour}"/>`,
-    text(x(px), y(py) - 8, shortly(py), 'small value', 'middle'),
+    text(x(px), y(py) + (numbers === 'above' ? -8 : 16), shortly(py), 'small value', 'middle'),
   ]);
   return [drawn, ...each];
 }
