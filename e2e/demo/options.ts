@@ -6,6 +6,7 @@ export const MEMORY_KINDS = ['memfd', 'anon', 'guest_memfd'] as const;
 export type MemoryKind = (typeof MEMORY_KINDS)[number];
 
 export interface DemoOptions {
+  readonly qemu: boolean;
   readonly ram: string;
   readonly workload: string;
   readonly vcpus: number;
@@ -19,8 +20,14 @@ export interface DemoOptions {
 }
 
 const SIZE = /^(\d+)([KMG])$/;
-const UNIT_BYTES: Readonly<Record<string, number>> = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+const MIB = 2 ** 20;
+const UNIT_BYTES: Readonly<Record<string, number>> = { K: 2 ** 10, M: MIB, G: 2 ** 30 };
 const PAGE_BYTES = 4096;
+/** Most machines that try it run the guest without KVM. */
+const QEMU_RAM = '512M';
+const QEMU_WORKLOAD = '256M';
+/** A kernel and what it needs. */
+const QEMU_GUEST_BYTES = 96 * MIB;
 const REGION_UNIT_BYTES = 2 * 2 ** 20;
 
 export function sizeBytes(size: string): number {
@@ -50,9 +57,12 @@ export function parseOptions(argv: readonly string[]): DemoOptions {
       'Migrates the memory of a real, running KVM guest between two agents on two hosts (network namespaces where root allows it, ' +
         'else loopback), verifies every page, and shows what happened.',
     )
-    .addOption(new Option('--ram <size>', 'guest memory').default('1G').argParser(size))
+    .option('--qemu', 'a Linux guest in an unmodified QEMU instead, moved to another QEMU', false)
+    .addOption(new Option('--ram <size>', 'guest memory (with --qemu: 512M)').default('1G').argParser(size))
     .addOption(
-      new Option('--workload <size>', 'of it, memory that the vCPUs keep rewriting').default('576M').argParser(size),
+      new Option('--workload <size>', 'of it, memory that the vCPUs keep rewriting (with --qemu: 256M)')
+        .default('576M')
+        .argParser(size),
     )
     .addOption(new Option('--vcpus <n>', 'virtual CPUs').default(2).argParser(count(1, 62)))
     .addOption(
@@ -81,15 +91,30 @@ export function parseOptions(argv: readonly string[]): DemoOptions {
     )
     .addHelpText(
       'after',
-      '\nExamples:\n  $ npm start\n  $ npm start -- --ram 2G --workload 1G --vcpus 4\n  $ npm start -- --memory guest_memfd --ram 256M --workload 128M',
+      '\nExamples:\n  $ npm start\n  $ npm start -- --qemu\n  $ npm start -- --ram 2G --workload 1G --vcpus 4\n  $ npm start -- --memory guest_memfd --ram 256M --workload 128M',
     );
   // 2 for wrong usage, as the product has it.
   command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
   command.parse([...argv], { from: 'user' });
-  const options = command.opts<DemoOptions>();
-  const wrong = contradiction(options);
+  const given = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
+  const set = command.opts<DemoOptions>();
+  const options: DemoOptions = set.qemu
+    ? { ...set, ram: given('ram') ? set.ram : QEMU_RAM, workload: given('workload') ? set.workload : QEMU_WORKLOAD }
+    : set;
+  const wrong = (options.qemu ? unfitForQemu(options, given) : undefined) ?? contradiction(options);
   if (wrong !== undefined) command.error(`error: ${wrong}`);
   return options;
+}
+
+function unfitForQemu(o: DemoOptions, given: (name: string) => boolean): string | undefined {
+  for (const name of ['memory', 'regions', 'minor'])
+    if (given(name)) return `--${name} is of the test VMM, and not of --qemu`;
+  if (o.pattern === 'zero-heavy') return '--pattern zero-heavy is of the test VMM, and not of --qemu';
+  if (sizeBytes(o.ram) % MIB !== 0 || sizeBytes(o.workload) % MIB !== 0)
+    return '--ram and --workload are whole MiB with --qemu';
+  if (sizeBytes(o.ram) - sizeBytes(o.workload) < QEMU_GUEST_BYTES)
+    return `--workload ${o.workload} does not fit into --ram ${o.ram} beside the guest's kernel`;
+  return undefined;
 }
 
 /** What the test VMM or this machine would refuse, said before anything is started. */

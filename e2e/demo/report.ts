@@ -9,35 +9,38 @@ export interface Findings {
   readonly downtimeMs: number;
   /** The slowest parts of it. */
   readonly downtimeSteps: string;
-  /** Of the destination's VMM. */
-  readonly stats: JsonLine;
-  readonly verified: JsonLine;
+  /** What the vCPUs are. */
+  readonly runsOn: string;
+  readonly longestGapMs: number;
+  readonly verifiedPages: number;
+  readonly wrong: number;
   /** By the kernel's count on the link; undefined on loopback. */
   readonly linkBytes: number | undefined;
+  /** Further lines. */
+  readonly more?: readonly (readonly [string, string])[];
 }
 
 const MIB = 2 ** 20;
 const mib = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB`;
 
-interface Worker {
-  readonly longest_gap_since_load_ms: number;
-  readonly move_gap_ms?: number;
+/** Those of the steps that are in the blackout, with their times. */
+export function stepsOf(result: JsonLine, inBlackout: readonly string[]): string {
+  const steps = result['steps'] as { readonly step: string; readonly ms: number }[];
+  return steps
+    .filter(({ step }) => inBlackout.includes(step))
+    .map(({ step, ms }) => `${step} ${ms.toFixed(0)}`)
+    .join(', ');
 }
 
-/** The longest silence of any heartbeat from the pause on, the move itself included. */
-function longestGapMs(stats: JsonLine): number {
-  const workers = [...(stats['vcpus'] as Worker[]), ...(stats['io'] ? [stats['io'] as Worker] : [])];
-  return Math.max(...workers.flatMap((w) => [w.longest_gap_since_load_ms, w.move_gap_ms ?? 0]));
-}
-
-export function report({ summary, downtimeMs, downtimeSteps, stats, verified, linkBytes }: Findings): string {
+export function report(findings: Findings): string {
+  const { summary, downtimeMs, downtimeSteps, linkBytes } = findings;
   const { pages, faults } = summary;
   const table = new Table({ style: { head: [], border: [] }, wordWrap: true, colWidths: [26, 88] });
   table.push(
-    ['guest runs on', stats['kvm'] === true ? 'KVM vCPUs' : 'plain threads (no KVM here)'],
+    ['guest runs on', findings.runsOn],
     ['memory, mode', `${summary.tier}, ${summary.mode}: ${summary.modeReason}`],
     ['downtime', `${downtimeMs.toFixed(1)} ms (${downtimeSteps})`],
-    ['longest heartbeat gap', `${longestGapMs(stats).toFixed(0)} ms (a beat every 100 ms; the move included)`],
+    ['longest heartbeat gap', `${findings.longestGapMs.toFixed(0)} ms (a beat every 100 ms; the move included)`],
     ['time until whole', `${(summary.fillingMs / 1000).toFixed(2)} s from the handover to the last page`],
     ['faults', `${faults.total}: ${faults.stage2} stage-2, ${faults.userSpace} user-space, ${faults.minor} minor`],
     [
@@ -57,8 +60,9 @@ export function report({ summary, downtimeMs, downtimeSteps, stats, verified, li
       `${mib(summary.wireBytes)} of messages, ${mib(summary.payloadBytes)} of pages` +
         (linkBytes === undefined ? '' : `; ${mib(linkBytes)} on the link by the kernel’s count`),
     ],
-    ['verified', `${String(verified['pages'])} pages looked at, one by one`],
-    ['wrong pages', String(verified['wrong'])],
+    ...(findings.more ?? []).map(([name, value]) => [name, value]),
+    ['verified', `${findings.verifiedPages} pages looked at, one by one`],
+    ['wrong pages', String(findings.wrong)],
   );
   return table.toString();
 }

@@ -44,6 +44,10 @@ export interface SetUp {
   readonly bothWays?: boolean;
   /** Of every destination agent. */
   readonly destination?: AgentOptions;
+  /** Default: two network namespaces where possible. */
+  readonly hosts?: 'best' | 'loopback';
+  /** Environment of the agents, once there are hosts. */
+  readonly agentEnv?: (hosts: Hosts) => Promise<NodeJS.ProcessEnv>;
 }
 
 /** Two hosts with their agents, and what was started on them. */
@@ -74,18 +78,20 @@ export class QemuHosts {
   static async make(t: Scope, setUp: SetUp = {}): Promise<QemuHosts> {
     const lab = presentQemuLab();
     if (lab.reason !== undefined) throw new Error(lab.reason);
-    const hosts = makeHosts();
+    const hosts = makeHosts(setUp.hosts);
     t.after(() => hosts.close());
     const folder = temporaryFolder(t);
     const net = setUp.guestNet === true ? makeGuestNet(hosts) : undefined;
     t.after(() => net?.close());
+    const env = await setUp.agentEnv?.(hosts);
+    const destinationOptions = env === undefined ? setUp.destination : { ...setUp.destination, env };
     const place = async (side: Side): Promise<Place> => {
       const vmmSocketFolder = join(folder, side);
       mkdirSync(vmmSocketFolder);
       const needed = (which: Side): boolean => setUp.bothWays === true || which === side;
       const [source, destination] = await Promise.all([
-        needed('source') ? startSourceAgent(hosts[side]) : undefined,
-        needed('destination') ? startDestAgent(hosts[side], vmmSocketFolder, setUp.destination) : undefined,
+        needed('source') ? startSourceAgent(hosts[side], env === undefined ? {} : { env }) : undefined,
+        needed('destination') ? startDestAgent(hosts[side], vmmSocketFolder, destinationOptions) : undefined,
       ]);
       const made: Place = { host: hosts[side], source, destination, vmmSocketFolder };
       // The one that is there then: it may have been started anew.
@@ -95,6 +101,13 @@ export class QemuHosts {
     const [source, destination] = await Promise.all([place('source'), place('destination')]);
     const places = { source, destination };
     return new QemuHosts(t, setUp, { parts: lab.parts, hosts, folder, net, places });
+  }
+
+  /** Of the way there. */
+  get agents(): { readonly source: Agent; readonly destination: Agent } {
+    const { source } = this.#places.source;
+    if (!source) throw new Error('no guest leaves the host source');
+    return { source, destination: this.#destinationAgent('destination') };
   }
 
   /** An image that both hosts see. */
@@ -129,18 +142,19 @@ export class QemuHosts {
 
   /** Starts `pagewake migrate qemu` on the host that the guest is on. */
   migrate(from: Pick<Qemu, 'qmpPath'>, to: Awaiting, options: MigrateOptions = {}): Run {
-    const { sourceQmp = from.qmpPath, destinationQmp = to.qemu.qmpPath, flags = [] } = options;
+    const { sourceQmp = from.qmpPath, destinationQmp = to.qemu.qmpPath, flags = [], env = {} } = options;
     const here = this.#places[to.side === 'destination' ? 'source' : 'destination'];
     const there = this.#places[to.side];
     if (!here.source || !there.destination) throw new Error('guests of these hosts move only there, not back');
-    const cli = new Program('pagewake migrate qemu', here.host, [
+    const command = [
       ...[process.execPath, PAGEWAKE, 'migrate', 'qemu', '--json', '--insecure-plaintext'],
       ...['--source', here.source.address, '--destination', there.destination.address],
       ...['--source-qmp', `unix:${sourceQmp}`, '--dest-qmp', `unix:${destinationQmp}`],
       ...['--dest-migrate-address', `${there.host.address}:0`],
       ...['--vm', 'guest', '--vmm-socket-name', to.vmmSocketName],
       ...flags,
-    ]);
+    ];
+    const cli = new Program('pagewake migrate qemu', here.host, command, env);
     this.#t.after(() => cli.stop());
     return new Run(cli);
   }
@@ -177,6 +191,7 @@ export interface MigrateOptions {
   readonly sourceQmp?: string;
   readonly destinationQmp?: string;
   readonly flags?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 export interface Result {
