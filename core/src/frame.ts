@@ -1,6 +1,6 @@
 /** What a page frame must be before one byte of it is believed. Pure checks; decoding and checksums are the adapters'. */
 
-export type FrameEncoding = 'zero' | 'raw' | 'lz4';
+export type FrameEncoding = 'zero' | 'raw' | 'lz4' | 'sparse';
 
 export interface FrameShape {
   readonly region: number;
@@ -32,6 +32,10 @@ export function frameFaultOf(frame: FrameShape, expected: RunPlace, pageSizeByte
       return frame.payloadBytes === decodedBytes
         ? undefined
         : `${frame.payloadBytes} bytes of payload for ${frame.pageCount} pages of ${pageSizeBytes}`;
+    case 'sparse':
+      return frame.payloadBytes > 0 && frame.payloadBytes < decodedBytes
+        ? undefined
+        : `${frame.payloadBytes} bytes of a sparse payload for ${decodedBytes} decoded`;
     case 'lz4':
       // An LZ4 block that does not compress grows by a 255th and 16 bytes; four more are the size.
       return frame.payloadBytes > 4 && frame.payloadBytes <= decodedBytes + Math.ceil(decodedBytes / 255) + 20

@@ -8,4 +8,5 @@ export * from './phase.ts';
 export * from './policy.ts';
 export * from './prefetch.ts';
 export * from './region-order.ts';
+export * from './sparse.ts';
 export * from './tier.ts';

@@ -1,6 +1,7 @@
 /** What the guest's memory holds, and frames of it: honest ones, and every way to lie. */
 import { crc32 } from 'node:zlib';
 import { create } from '@bufbuild/protobuf';
+import { squeeze } from '@pagewake/core';
 import { checksum } from '@pagewake/native';
 import { Encoding, PageFrameSchema, type PageFrame } from '@pagewake/proto';
 import { compressSync } from 'lz4-napi';
@@ -46,6 +47,19 @@ export function frameOf(firstPage: number, pageCount: number, encoding = Encodin
     checksum: checksum(bytes, 0, bytes.length, region, firstPage),
   });
   return Object.assign(honest, lie);
+}
+
+/** One in which these pages are zero: pairs of first page within the frame and count. */
+export function sparseFrameOf(
+  firstPage: number,
+  pageCount: number,
+  zeroRuns: readonly number[],
+  lie: Lie = {},
+): PageFrame {
+  const bytes = Buffer.concat(Array.from({ length: pageCount }, (_, i) => content(firstPage + i)));
+  const payload = bytes.subarray(0, squeeze(bytes, pageCount, PAGE_BYTES, Uint32Array.from(zeroRuns)));
+  const sum = checksum(payload, 0, payload.length, 0, firstPage);
+  return frameOf(firstPage, pageCount, Encoding.SPARSE, { payload, checksum: sum, ...lie });
 }
 
 const rightLz4 = (page: number): Buffer => lz4(content(page));

@@ -73,6 +73,16 @@ class Ledger {
   uint64_t installed(uint64_t first, uint64_t count, Waiter waiter) {  // requested -> present
     return update(first, count, waiter, [](uint8_t nibble) { return state_of(nibble) == PageState::requested ? kPresent : nibble; });
   }
+  // requested -> zero, but for pages that have a waiter: those stay requested, and `waiter(page)` is called for each. No waiter can come to a page that is
+  // zero, and none is lost: it is noted in the same word.
+  template <class Waiter>
+  uint64_t found_zero(uint64_t first, uint64_t count, Waiter waiter) {
+    const uint64_t changed = update(first, count, [](uint64_t) {}, [](uint8_t nibble) { return nibble == kRequested ? kZero : nibble; });
+    for (uint64_t page = first; changed < count && page < first + count; page++) {
+      if (state(page) == PageState::requested) waiter(page);
+    }
+    return changed;
+  }
   template <class Waiter>
   uint64_t release(uint64_t first, uint64_t count, Waiter waiter) {  // requested -> missing
     return update(first, count, waiter, [](uint8_t nibble) { return state_of(nibble) == PageState::requested ? kMissing : nibble; });

@@ -36,7 +36,8 @@ Napi::Function LedgerHandle::define(Napi::Env env) {
       env, "PageLedger",
       {StaticMethod("create", &L::create), StaticMethod("open", &L::open), InstanceMethod("id", &L::id), InstanceMethod("pageCount", &L::page_count),
        InstanceMethod("setZero", &L::set_zero), InstanceMethod("fault", &L::fault), InstanceMethod("claimRun", &L::claim_run),
-       InstanceMethod("installed", &L::installed), InstanceMethod("resolved", &L::resolved), InstanceMethod("release", &L::release),
+       InstanceMethod("installed", &L::installed), InstanceMethod("foundZero", &L::found_zero),
+       InstanceMethod("resolved", &L::resolved), InstanceMethod("release", &L::release),
        InstanceMethod("remove", &L::remove), InstanceMethod("firstNotRequested", &L::first_not_requested),
        InstanceMethod("state", &L::state), InstanceMethod("counts", &L::counts), InstanceMethod("isWhole", &L::is_whole),
        InstanceMethod("waiters", &L::waiters), InstanceMethod("nextMissing", &L::next_missing),
@@ -160,6 +161,9 @@ Napi::Value LedgerHandle::with_waiters(const Napi::CallbackInfo& info, Transitio
 
 Napi::Value LedgerHandle::installed(const Napi::CallbackInfo& info) {
   return with_waiters(info, [](Ledger& ledger, PageRun run, auto waiter) { ledger.installed(run.first, run.count, waiter); });
+}
+Napi::Value LedgerHandle::found_zero(const Napi::CallbackInfo& info) {
+  return with_waiters(info, [](Ledger& ledger, PageRun run, auto waiter) { ledger.found_zero(run.first, run.count, waiter); });
 }
 Napi::Value LedgerHandle::release(const Napi::CallbackInfo& info) {
   return with_waiters(info, [](Ledger& ledger, PageRun run, auto waiter) { ledger.release(run.first, run.count, waiter); });

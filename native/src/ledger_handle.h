@@ -27,6 +27,7 @@ class LedgerHandle : public Napi::ObjectWrap<LedgerHandle> {
   Napi::Value claim_run(const Napi::CallbackInfo& info);
   Napi::Value installed(const Napi::CallbackInfo& info);
   Napi::Value resolved(const Napi::CallbackInfo& info);
+  Napi::Value found_zero(const Napi::CallbackInfo& info);
   Napi::Value release(const Napi::CallbackInfo& info);
   Napi::Value remove(const Napi::CallbackInfo& info);
   Napi::Value first_not_requested(const Napi::CallbackInfo& info);

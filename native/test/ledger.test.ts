@@ -86,6 +86,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
           model.change(first, count, requested, PAGE.present),
         ),
   ),
+  run.map(({ first, count }): Step => (ledger, model) => {
+    const waiters = [...model.waiters].filter((page) => page >= first && page < first + count).sort((a, b) => a - b);
+    for (let page = first; page < first + count; page++)
+      if (requested(model.states[page] ?? -1) && !model.waiters.has(page)) model.states[page] = PAGE.zero;
+    assert.deepEqual(reported(ledger.foundZero(first, count, waiting)), waiters);
+  }),
   run.map(
     ({ first, count }): Step =>
       (ledger, model) =>

@@ -86,6 +86,7 @@ export interface NativeLedger {
   fault(page: number): number;
   claimRun(from: number, end: number, maxPages: number): number;
   installed(first: number, count: number, waiters: Uint32Array): number;
+  foundZero(first: number, count: number, waiters: Uint32Array): number;
   resolved(page: number): boolean;
   release(first: number, count: number, waiters: Uint32Array): number;
   remove(first: number, count: number, waiters: Uint32Array): number;

@@ -95,6 +95,16 @@ export class PageLedger {
     return this.#native.installed(first, count, waiters);
   }
 
+  /**
+   * requested → zero, where nobody waits for the page: there is nothing to install, and a touch finds it zero. Nothing has to be asked of the kernel.
+   *
+   * @param waiters room for `count`; gets the pages that have a waiter, which stay requested: they are to be installed
+   * @returns how many have one
+   */
+  foundZero(first: number, count: number, waiters: Uint32Array): number {
+    return this.#native.foundZero(first, count, waiters);
+  }
+
   /** zero | removed → present: a fault there was answered with a zero page. False where the page was neither. */
   resolved(page: number): boolean {
     return this.#native.resolved(page);

@@ -1,5 +1,5 @@
 /** From a page frame to bytes that may be installed, or the reason why not. */
-import { checksumSeed, frameFaultOf, type FrameEncoding, type RunPlace } from '@pagewake/core';
+import { checksumSeed, frameFaultOf, zerosOf, type FrameEncoding, type RunPlace } from '@pagewake/core';
 import { checksum, lz4Decompress } from '@pagewake/native';
 import { Encoding, ErrorReason, type PageFrame } from '@pagewake/proto';
 
@@ -7,6 +7,14 @@ export type DecodedFrame =
   | { readonly kind: 'zero'; readonly pageCount: number }
   | { readonly kind: 'data'; readonly pageCount: number; readonly bytes: Uint8Array }
   | { readonly kind: 'bad'; readonly reason: ErrorReason; readonly message: string };
+
+/** `bytes` begins with the pages that are in no run of `zeros`: pairs of first page within the frame and count. */
+export interface SparseFrame {
+  readonly kind: 'sparse';
+  readonly pageCount: number;
+  readonly bytes: Uint8Array;
+  readonly zeros: Uint32Array;
+}
 
 const NOTHING = new Uint8Array(0);
 
@@ -18,6 +26,8 @@ export function encodingOf(encoding: Encoding): FrameEncoding | undefined {
       return 'raw';
     case Encoding.LZ4:
       return 'lz4';
+    case Encoding.SPARSE:
+      return 'sparse';
     case Encoding.UNSPECIFIED:
       return undefined;
     default:
@@ -51,6 +61,18 @@ export function decodeFrame(
   pageSizeBytes: number,
   unpacked: Unpacked,
 ): DecodedFrame {
+  const decoded = decodeAnyFrame(frame, expected, pageSizeBytes, unpacked);
+  if (decoded.kind !== 'sparse') return decoded;
+  return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'a sparse frame, which was not asked for' };
+}
+
+/** The same for who said that sparse frames are understood. */
+export function decodeAnyFrame(
+  frame: PageFrame | undefined,
+  expected: RunPlace,
+  pageSizeBytes: number,
+  unpacked: Unpacked,
+): DecodedFrame | SparseFrame {
   if (!frame) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'a message without a frame' };
   const encoding = encodingOf(frame.encoding);
   const wrong = frameFaultOf(
@@ -68,7 +90,7 @@ export function decodeFrame(
   const bytes =
     encoding === 'zero'
       ? NOTHING
-      : encoding === 'raw'
+      : encoding === 'raw' || encoding === 'sparse'
         ? frame.payload
         : decompress(frame.payload, unpacked.room(frame.pageCount * pageSizeBytes));
   if (!bytes) return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'its LZ4 block does not decode' };
@@ -79,6 +101,11 @@ export function decodeFrame(
       `page ${frame.firstPage} of region ${frame.region}: checksum ${hex(frame.checksum)} was sent, ` +
       `the content has ${hex(found)}`;
     return { kind: 'bad', reason: ErrorReason.CHECKSUM_MISMATCH, message };
+  }
+  if (encoding === 'sparse') {
+    const zeros = zerosOf(bytes, frame.pageCount, pageSizeBytes);
+    if (zeros) return { kind: 'sparse', pageCount: frame.pageCount, bytes, zeros };
+    return { kind: 'bad', reason: ErrorReason.MALFORMED_FRAME, message: 'its table of zeros is none' };
   }
   return encoding === 'zero'
     ? { kind: 'zero', pageCount: frame.pageCount }

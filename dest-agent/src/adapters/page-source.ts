@@ -77,7 +77,7 @@ const FAULTS: Codec<readonly FaultOnWire[], FaultsResponse> = {
 const BULK: Codec<RangeOnWire, BulkResponse> = {
   grpcPath: methodPath(PageService, PageService.method.bulk),
   first: (session) => encodeBulkRequest({ session, rangeId: 0 }),
-  encode: ({ rangeId, ...range }) => encodeBulkRequest({ session: NO_SESSION, rangeId, range }),
+  encode: ({ rangeId, ...range }) => encodeBulkRequest({ session: NO_SESSION, rangeId, range, sparse: true }),
   decode: decodeBulkResponse,
 };
 

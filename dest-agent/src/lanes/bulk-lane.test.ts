@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { checksum } from '@pagewake/native';
 import { Encoding, ErrorReason } from '@pagewake/proto';
-import { CHECKSUM_LIES, content, frameOf, LIES, seen, zeros } from '../../test/pages.ts';
+import { CHECKSUM_LIES, content, frameOf, LIES, seen, sparseFrameOf, zeros } from '../../test/pages.ts';
 import { honestFault, honestRange, startRig } from '../../test/rig.ts';
 import { lacking } from '../../test/toucher.ts';
 import { BUDGET, until } from '../../test/wait.ts';
@@ -52,6 +53,53 @@ test('a range may come in pieces, of every encoding', UFFD, async (t) => {
   assert.deepEqual(await rig.toucher.touch(0, 2), seen(content(2)));
   assert.deepEqual(await rig.toucher.touch(0, 5), seen(zeros));
   assert.deepEqual(await rig.toucher.touch(0, 15), seen(content(15)));
+});
+
+test(
+  'zeros that the source found are noted and not installed; only a thread that waits for one is given a page',
+  UFFD,
+  async (t) => {
+    for (const memory of ['memfd', 'anonymous'] as const) {
+      const rig = await startRig(t, { memory });
+      const faults = rig.faultPeer();
+      rig.lane.useStream(faults);
+      rig.lane.start();
+      const source = rig.bulkPeer();
+      rig.bulk.useStream(source);
+      const range = await source.ask(0);
+      const touched = rig.toucher.touch(0, 4);
+      await until('the fault waits for prefetch', () => rig.counters.get('fromPrefetchInFlight') === 1 || undefined);
+      source.reply(range.rangeId, sparseFrameOf(0, 10, [0, 2, 4, 3, 9, 1]), false);
+      source.reply(range.rangeId, frameOf(10, 6, Encoding.ZERO), true);
+      await rig.posted('whole');
+      assert.deepEqual(await touched, seen(zeros));
+      assert.deepEqual(rig.ledger.counts(), { missing: 0, requested: 0, present: 5, zero: 11, removed: 0 });
+      assert.equal(rig.bulkCounters.get('pagesInstalled'), 16);
+      for (const page of [2, 3, 7, 8]) assert.deepEqual(await rig.toucher.touch(0, page), seen(content(page)));
+      for (const page of [0, 1, 5, 6, 9, 10, 15]) assert.deepEqual(await rig.toucher.touch(0, page), seen(zeros));
+      assert.equal(faults.asked.length, 0);
+    }
+  },
+);
+
+test('a sparse frame whose table is none, or whose content is not what was summed, is refused', UFFD, async (t) => {
+  const right = sparseFrameOf(0, 10, [1, 2]);
+  const short = right.payload.subarray(4096);
+  for (const [lie, reason] of [
+    [{ payload: short, checksum: checksum(short, 0, short.length, 0, 0) }, ErrorReason.MALFORMED_FRAME],
+    [{ payload: Buffer.from(right.payload).fill(1, 0, 1) }, ErrorReason.CHECKSUM_MISMATCH],
+    [
+      { payload: Buffer.from(right.payload).fill(2, right.payload.length - 12, right.payload.length - 11) },
+      ErrorReason.CHECKSUM_MISMATCH,
+    ],
+  ] as const) {
+    const rig = await startRig(t);
+    const source = rig.bulkPeer();
+    rig.bulk.useStream(source);
+    for (let i = 0; i < 3; i++) source.reply((await source.ask(i)).rangeId, sparseFrameOf(0, 10, [1, 2], lie), false);
+    assert.equal((await rig.posted('fatal')).error.reason, reason);
+    assert.equal(rig.ledger.counts().present + rig.ledger.counts().zero, 0);
+  }
 });
 
 for (const [reason, lies] of [

@@ -10,13 +10,13 @@ import {
   type ContentCall,
   type MemoryTraits,
 } from '@pagewake/core';
-import { decodeFrame, Unpacked } from '../adapters/frames.ts';
+import { decodeAnyFrame, Unpacked, type SparseFrame } from '../adapters/frames.ts';
 import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import { sizeOf, type PlacedRun, type VmMemory } from '../adapters/memory.ts';
 import type { BulkReply, BulkRequests } from '../adapters/page-source.ts';
 import { ErrorReason } from '../kit.ts';
 import type { BulkCounter, Counters, FaultHint } from './counters.ts';
-import { NO_BYTES, PageInstaller, type InstallResult } from './installer.ts';
+import { NO_BYTES, PageInstaller, slice, type InstallResult } from './installer.ts';
 import type { FromLane, LaneToLane } from './messages.ts';
 
 /**
@@ -68,14 +68,13 @@ export class BulkLane {
   constructor(options: BulkLaneOptions) {
     this.#o = options;
     this.#installer = new PageInstaller(options.memory, options.ledger);
-    this.#scratch = new Uint32Array(options.memory.layout.pageCount);
-    this.#cursor = new PrefetchCursor(
-      options.memory.layout.regions.map((r) => ({
-        first: r.firstLedgerPage,
-        end: r.firstLedgerPage + r.pageCount,
-        maxPages: Math.max(1, MOST_RANGE_BYTES / r.pageSizeBytes),
-      })),
-    );
+    const spans = options.memory.layout.regions.map((r) => ({
+      first: r.firstLedgerPage,
+      end: r.firstLedgerPage + r.pageCount,
+      maxPages: Math.max(1, MOST_RANGE_BYTES / r.pageSizeBytes),
+    }));
+    this.#scratch = new Uint32Array(Math.max(...spans.map((span) => span.maxPages)));
+    this.#cursor = new PrefetchCursor(spans);
   }
 
   useStream(stream: BulkRequests): void {
@@ -150,7 +149,7 @@ export class BulkLane {
       firstPage: run.firstPage + range.next,
       pageCount: run.pageCount - range.next,
     };
-    const frame = decodeFrame(reply.frame, expected, run.region.pageSizeBytes, this.#unpacked);
+    const frame = decodeAnyFrame(reply.frame, expected, run.region.pageSizeBytes, this.#unpacked);
     if (frame.kind === 'bad') {
       this.#refuse(reply.rangeId, range, frame.reason, frame.message);
       return;
@@ -172,19 +171,42 @@ export class BulkLane {
     }
     const piece: PlacedRun = { region: run.region, firstPage: expected.firstPage, pageCount: frame.pageCount };
     if (frame.kind === 'data') this.#install(callForPrefetch(this.#o.traits, this.#o.trapped), piece, frame.bytes, 0);
-    else this.#installZeros(piece);
+    else if (frame.kind === 'sparse') this.#installSparse(piece, frame);
+    else this.#noteZeros(piece);
     this.#fill();
   }
 
-  /** Pages that the source found to be zero only when it read them. */
-  #installZeros(run: PlacedRun): void {
+  #installSparse(run: PlacedRun, { bytes, zeros }: SparseFrame): void {
+    const call = callForPrefetch(this.#o.traits, this.#o.trapped);
+    let offset = 0;
+    let page = 0;
+    for (let i = 0; i <= zeros.length; i += 2) {
+      const end = zeros[i] ?? run.pageCount;
+      if (end > page) this.#install(call, slice(run, page, end - page), bytes, offset);
+      offset += (end - page) * run.region.pageSizeBytes;
+      const zeroPages = zeros[i + 1] ?? 0;
+      if (zeroPages > 0) this.#noteZeros(slice(run, end, zeroPages));
+      page = end + zeroPages;
+    }
+  }
+
+  /**
+   * Pages that the source found to be zero only when it read them. Their places are as empty as they were made, so they are known to be zero from here on
+   * and a touch is answered without the source; only a thread that waits already has to be given a page.
+   */
+  #noteZeros(run: PlacedRun): void {
     const { traits, trapped, ledger } = this.#o;
-    // Nothing can have touched untrapped memory yet: it is as empty as it was made, so zero already.
-    if (!trapped) {
-      ledger.installed(run.region.firstLedgerPage + run.firstPage, run.pageCount, this.#scratch);
-      this.#o.counters.add('pagesInstalled', run.pageCount);
-    } else if (traits.huge) this.#install('copy', run, this.#zeroBytes(run), 0);
-    else this.#install('zeropage', run, NO_BYTES, 0);
+    const first = run.region.firstLedgerPage + run.firstPage;
+    // Untrapped memory has no touch that could be answered, and nobody waits for it: it is there.
+    const waiters = trapped
+      ? ledger.foundZero(first, run.pageCount, this.#scratch)
+      : ledger.installed(first, run.pageCount, this.#scratch);
+    this.#o.counters.add('pagesInstalled', run.pageCount - waiters);
+    for (const ledgerPage of this.#scratch.slice(0, waiters)) {
+      const page = slice(run, ledgerPage - first, 1);
+      if (traits.huge) this.#install('copy', page, this.#zeroBytes(page), 0);
+      else this.#install('zeropage', page, NO_BYTES, 0);
+    }
     this.#checkWhole();
   }
 

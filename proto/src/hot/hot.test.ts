@@ -47,6 +47,7 @@ const MESSAGES = [
       rangeId: u32,
       range: maybe(given({ region: u32, firstPage: u32, pageCount: u32 })),
       trace: maybe(trace),
+      sparse: fc.boolean(),
     }),
     decodeBulkRequest,
   ],
@@ -144,10 +145,11 @@ test('FaultsRequest: what is written by hand is what protobuf-es writes', () => 
 test('BulkRequest: what is written by hand is what protobuf-es writes', () => {
   const run = fc.record({ region: u32, firstPage: u32, pageCount: u32 });
   fc.assert(
-    fc.property(bytes, u32, maybe(run), maybe(asked), (session, rangeId, range, context) => {
+    fc.property(bytes, u32, maybe(run), maybe(asked), fc.boolean(), (session, rangeId, range, context, sparse) => {
       const message = {
         session,
         rangeId,
+        sparse,
         ...(range === undefined ? {} : { range }),
         ...(context === undefined ? {} : { trace: context }),
       };

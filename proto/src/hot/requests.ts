@@ -19,6 +19,7 @@ const FAULT_PAGE_COUNT = 0x28;
 const RANGE_ID = 0x10;
 const RANGE = 0x1a;
 const RANGE_TRACE = 0x22;
+const SPARSE = 0x28;
 const RUN_REGION = 0x08;
 const RUN_FIRST_PAGE = 0x10;
 const RUN_PAGE_COUNT = 0x18;
@@ -33,9 +34,10 @@ const FIXED_PART_BYTES = 48;
 type PlainTrace = Plain<TraceContext>;
 export type PlainFault = Plain<Omit<PageFault, 'trace'>> & { readonly trace?: PlainTrace };
 export type PlainFaults = { readonly session: Uint8Array; readonly faults: readonly PlainFault[] };
-export type PlainRange = Plain<Omit<BulkRequest, 'range' | 'trace'>> & {
+export type PlainRange = Plain<Omit<BulkRequest, 'range' | 'trace' | 'sparse'>> & {
   readonly range?: Plain<PageRun>;
   readonly trace?: PlainTrace;
+  readonly sparse?: boolean;
 };
 
 const traceBytes = (trace: PlainTrace | undefined): number =>
@@ -60,9 +62,10 @@ export function encodeFaultsRequest({ session, faults }: PlainFaults): Buffer {
   return out.buffer.subarray(out.at);
 }
 
-export function encodeBulkRequest({ session, rangeId, range, trace }: PlainRange): Buffer {
+export function encodeBulkRequest({ session, rangeId, range, trace, sparse = false }: PlainRange): Buffer {
   const room = FIXED_PART_BYTES + session.length + traceBytes(trace);
   const out = new BackwardWriter(Buffer.allocUnsafe(room), room);
+  out.bool(SPARSE, sparse);
   putTrace(out, RANGE_TRACE, trace);
   if (range !== undefined) {
     const end = out.at;
@@ -101,13 +104,14 @@ export function decodeFaultsRequest(bytes: Uint8Array): FaultsRequest {
 
 /** `bytes` fields alias `bytes`. @throws RangeError */
 export function decodeBulkRequest(bytes: Uint8Array): BulkRequest {
-  const message: BulkRequest = { $typeName: 'pagewake.v1.BulkRequest', session: NOTHING, rangeId: 0 };
+  const message: BulkRequest = { $typeName: 'pagewake.v1.BulkRequest', session: NOTHING, rangeId: 0, sparse: false };
   const reader = new WireReader(bytes);
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === SESSION) message.session = reader.view();
     else if (tag === RANGE_ID) message.rangeId = reader.uint32();
     else if (tag === RANGE) message.range = readRun(reader, message.range);
     else if (tag === RANGE_TRACE) message.trace = readTrace(reader, message.trace);
+    else if (tag === SPARSE) message.sparse = reader.bool();
     else reader.skip(tag);
   }
   return message;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { array, assert as check, boolean, integer, property } from 'fast-check';
+import { zerosOf } from '@pagewake/core';
 import { nativeCodec } from '../adapters/codec.ts';
 import { FrameMaker, type Frame } from './frame-maker.ts';
 import type { Readable } from './guest-image.ts';
@@ -28,16 +29,31 @@ class Pages implements Readable {
   }
 }
 
-function framesOf(image: Pages, roomPages: number): Frame[] {
+/** What a sparse frame says. */
+function spread({ payload, pageCount }: Frame): Buffer {
+  const zeros = zerosOf(payload, pageCount, PAGE);
+  assert(zeros, 'a sparse frame without a table');
+  const content = Buffer.alloc(pageCount * PAGE);
+  let from = 0;
+  for (let page = 0, run = 0; page < pageCount; page++) {
+    if (page === zeros[run]) page += zeros[run + 1] ?? 0;
+    if (page === (zeros[run] ?? -1) + (zeros[run + 1] ?? 0)) run += 2;
+    if (page < pageCount) content.set(payload.subarray(from, (from += PAGE)), page * PAGE);
+  }
+  return content;
+}
+
+function framesOf(image: Pages, roomPages: number, sparse = false): Frame[] {
   const maker = new FrameMaker(image, new ZeroTable(image.regions, []), nativeCodec);
   const into = Buffer.alloc(roomPages * PAGE);
   const frames: Frame[] = [];
   const pages = image.bytes.length / PAGE;
   for (let page = 0; page < pages;) {
-    const frame = maker.make(0, page, pages - page, into, false);
+    const frame = maker.make(0, page, pages - page, into, false, sparse);
     assert.equal(frame.firstPage, page);
     const content = image.bytes.subarray(page * PAGE, (page + frame.pageCount) * PAGE);
     if (frame.encoding === 'zero') assert(content.every((byte) => byte === 0));
+    else if (frame.encoding === 'sparse') assert.deepEqual(spread(frame), content);
     else assert(content.equals(frame.payload));
     frames.push({ ...frame, payload: new Uint8Array(0) });
     page += frame.pageCount;
@@ -56,6 +72,9 @@ test('for any mixture of zeros and data the frames are what the pages are, and n
       const image = new Pages(zero);
       framesOf(image, rooms * 2 * CUT_PAGES);
       assert(image.pagesRead <= 2 * zero.length, `${String(image.pagesRead)} of ${String(zero.length)}`);
+      const read = image.pagesRead;
+      framesOf(image, rooms * 2 * CUT_PAGES, true);
+      assert.equal(image.pagesRead - read, zero.length, 'who takes sparse frames has each page read once');
     }),
   );
 });
@@ -73,4 +92,9 @@ test('long runs of zeros within data are cut out, short ones are not, and zeros 
     ['raw', CUT_PAGES + 11],
   ]);
   assert.deepEqual(shapes(run(1, true)), [['zero', 1]]);
+  const mixed = new Pages([...run(9, false), ...run(CUT_PAGES, true), ...run(3, false), ...run(3, true)]);
+  assert.deepEqual(
+    framesOf(mixed, 8 * CUT_PAGES, true).map((f) => [f.encoding, f.pageCount]),
+    [['sparse', CUT_PAGES + 15]],
+  );
 });

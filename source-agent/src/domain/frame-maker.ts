@@ -1,9 +1,10 @@
 /** From a run of pages to what goes into a frame: read, zero check, compression, checksum, and how long each took. */
+import { squeeze } from '@pagewake/core';
 import { checkRun } from './geometry.ts';
 import type { Readable } from './guest-image.ts';
 import type { Stretch, ZeroTable } from './zero-table.ts';
 
-export type FrameEncoding = 'zero' | 'raw' | 'lz4';
+export type FrameEncoding = 'zero' | 'raw' | 'lz4' | 'sparse';
 
 export interface Frame {
   readonly region: number;
@@ -33,11 +34,12 @@ export interface Codec {
 export type Compress = boolean | ((raw: Buffer) => boolean);
 
 const NOTHING = new Uint8Array(0);
+const NO_CUTS = new Uint32Array(0);
 /** LZ4 is kept where it saves at least this share; below that the link gains less than both CPUs lose. */
 const WORTHWHILE_SAVING = 0.2;
 /** How much of a range is compressed to learn whether the rest should be. */
 export const SAMPLE_BYTES = 32 * 1024;
-/** Zeros within data are a frame of their own from here on: below it a frame costs both sides more than the bytes do. */
+/** Zeros within data are cut out from here on: below it a frame, or a fault of the guest later on, costs more than the bytes do. */
 const CUT_BYTES = 16 * 1024;
 
 /** What a read found out about its pages. They stand still, so it holds for the frames that follow, and nothing is searched twice. */
@@ -66,8 +68,10 @@ export class FrameMaker {
   /**
    * The frame for the run's beginning: as many of its pages as share one encoding and fit `into`. `into` must hold at
    * least one page. Throws OUT_OF_RANGE and MEMORY_UNREADABLE; what cannot be read is never told as zeros.
+   *
+   * @param sparse zeros within data need not end the frame, if it is not compressed
    */
-  make(region: number, firstPage: number, maxPages: number, into: Buffer, compress: Compress): Frame {
+  make(region: number, firstPage: number, maxPages: number, into: Buffer, compress: Compress, sparse = false): Frame {
     const { pageSizeBytes } = checkRun(this.#image.regions, region, firstPage, maxPages);
     const beganMs = performance.now();
     let stretch = this.#stretchAt(region, firstPage);
@@ -80,6 +84,14 @@ export class FrameMaker {
     const readMs = performance.now();
     if (!this.#knows(region, firstPage)) {
       this.#look(region, firstPage, pageCount, into, pageSizeBytes);
+      const cuts = sparse ? this.#cuts(pageCount) : NO_CUTS;
+      if (cuts.length > 0 && !decides(compress, firstData(into, cuts, pageCount, pageSizeBytes))) {
+        const payload = into.subarray(0, squeeze(into, pageCount, pageSizeBytes, cuts));
+        const checksum = this.#codec.checksum(payload, payload.length, region, firstPage);
+        const encodeMs = performance.now() - readMs;
+        const times = { beganMs, readMs: readMs - beganMs, encodeMs };
+        return { region, firstPage, pageCount, encoding: 'sparse', payload, checksum, ...times };
+      }
       stretch = this.#stretchAt(region, firstPage);
       pageCount = Math.min(pageCount, stretch.endPage - firstPage);
       if (stretch.zero) return this.#zero(region, firstPage, pageCount, beganMs, readMs);
@@ -87,8 +99,7 @@ export class FrameMaker {
     const length = pageCount * pageSizeBytes;
     const checksum = this.#codec.checksum(into, length, region, firstPage);
     const raw = into.subarray(0, length);
-    const wanted = typeof compress === 'function' ? compress(raw) : compress;
-    const packed = wanted ? this.#compress(raw, length - 1) : 0;
+    const packed = decides(compress, raw) ? this.#compress(raw, length - 1) : 0;
     // In its place: whoever sends it has room in front of that alone, and nothing has to live on until it is sent.
     if (packed > 0) this.#packed.copy(into, 0, 0, packed);
     return {
@@ -142,6 +153,13 @@ export class FrameMaker {
     this.#looked = { region, firstPage, endPage: firstPage + pageCount, zeros, leastRunPages };
   }
 
+  /** Runs of zeros within what was looked at that are worth a cut; none where it is all zeros. */
+  #cuts(pageCount: number): Uint32Array {
+    const { zeros = NO_CUTS, leastRunPages = 1 } = this.#looked ?? {};
+    if (zeros[1] === pageCount) return NO_CUTS;
+    return zeros.filter((_, i) => (zeros[i | 1] ?? 0) >= leastRunPages);
+  }
+
   #zero(region: number, firstPage: number, pageCount: number, beganMs: number, readMs: number): Frame {
     const checksum = this.#codec.checksum(NOTHING, 0, region, firstPage);
     const encodeMs = performance.now() - readMs;
@@ -157,4 +175,16 @@ export class FrameMaker {
       encodeMs,
     };
   }
+}
+
+function decides(compress: Compress, raw: Buffer): boolean {
+  return typeof compress === 'function' ? compress(raw) : compress;
+}
+
+/** What is not cut out, up to the first cut behind it. */
+function firstData(bytes: Buffer, cuts: Uint32Array, pageCount: number, pageSizeBytes: number): Buffer {
+  const [first = 0, count = 0, second = pageCount] = cuts;
+  return first > 0
+    ? bytes.subarray(0, first * pageSizeBytes)
+    : bytes.subarray(count * pageSizeBytes, second * pageSizeBytes);
 }

@@ -45,8 +45,9 @@ class Peer {
     t.after(() => this.#client.close());
   }
 
-  ask(rangeId: number, firstPage: number, pageCount: number): void {
-    this.#client.write(encodeBulkRequest({ session: NOTHING, rangeId, range: { region: 0, firstPage, pageCount } }));
+  ask(rangeId: number, firstPage: number, pageCount: number, sparse = false): void {
+    const range = { region: 0, firstPage, pageCount };
+    this.#client.write(encodeBulkRequest({ session: NOTHING, rangeId, range, sparse }));
   }
 
   /** Resolves once a range is done. */
@@ -92,8 +93,11 @@ test('the bulk port gives every page of a range, in page order, verified, zeros 
     next += frame.pageCount;
   }
   assert.equal(next, PAGES);
+  peer.ask(3, 56, 16, true);
+  const [sparse, ...more] = await peer.done(3);
+  assert.deepEqual([sparse?.frame?.encoding, sparse?.frame?.pageCount, more.length], [Encoding.SPARSE, 16, 0]);
   const { vms } = await agent.source.list({});
-  assert.equal(vms[0]?.pagesServed, BigInt(PAGES));
+  assert.equal(vms[0]?.pagesServed, BigInt(PAGES + 16));
 });
 
 test(

@@ -29,6 +29,7 @@ interface Range {
   readonly endPage: number;
   readonly pageSizeBytes: number;
   readonly receivedMs: number;
+  readonly sparse: boolean;
   nextPage: number;
 }
 
@@ -122,7 +123,7 @@ export class BulkConnection implements BareConnectionEvents {
     this.#connection.admit();
   }
 
-  #note({ range, rangeId }: BulkRequest, { image }: Source): void {
+  #note({ range, rangeId, sparse }: BulkRequest, { image }: Source): void {
     // The first message may bring nothing but the session.
     if (range === undefined) return;
     const { pageSizeBytes } = checkRun(image.regions, range.region, range.firstPage, range.pageCount);
@@ -133,6 +134,7 @@ export class BulkConnection implements BareConnectionEvents {
       endPage: range.firstPage + range.pageCount,
       pageSizeBytes,
       receivedMs: performance.now(),
+      sparse,
       nextPage: range.firstPage,
     });
   }
@@ -163,7 +165,14 @@ export class BulkConnection implements BareConnectionEvents {
     const buffer = buffers.take(ROOM_BYTES + Math.max(CHUNK_BYTES, range.pageSizeBytes));
     const into = buffer.subarray(ROOM_BYTES);
     const compress = (raw: Buffer): boolean => compressor.wants(() => maker.compressible(raw));
-    const frame = maker.make(range.region, range.nextPage, range.endPage - range.nextPage, into, compress);
+    const frame = maker.make(
+      range.region,
+      range.nextPage,
+      range.endPage - range.nextPage,
+      into,
+      compress,
+      range.sparse,
+    );
     range.nextPage += frame.pageCount;
     const done = range.nextPage === range.endPage;
     if (done) this.#ranges.shift();

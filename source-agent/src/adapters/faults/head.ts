@@ -9,6 +9,7 @@ const ENCODING: Readonly<Record<FrameEncoding, Encoding>> = {
   zero: Encoding.ZERO,
   raw: Encoding.RAW,
   lz4: Encoding.LZ4,
+  sparse: Encoding.SPARSE,
 };
 const MAX_UINT32 = 0xffff_ffff;
 const NS_A_MS = 1e6;

@@ -39,6 +39,7 @@ interface Work {
   readonly pageSizeBytes: number;
   readonly receivedMs: number;
   readonly trace: TraceContext | undefined;
+  readonly sparse: boolean;
   nextPage: number;
   /** Undefined: not known yet, ask the first data. */
   compress: boolean | undefined;
@@ -67,6 +68,7 @@ export class BulkLane extends Lane<BulkRequest, BulkResponse> {
       pageSizeBytes,
       receivedMs,
       trace: request.trace,
+      sparse: request.sparse,
       nextPage: range.firstPage,
       compress: this.#options.compression === 'auto' ? undefined : this.#options.compression === 'lz4',
     });
@@ -96,7 +98,7 @@ export class BulkLane extends Lane<BulkRequest, BulkResponse> {
     const buffer = this.context.buffers.take(Math.max(CHUNK_BYTES, work.pageSizeBytes));
     const pagesLeft = work.endPage - work.nextPage;
     const compress = work.compress ?? ((raw: Buffer) => (work.compress = maker.compressible(raw)));
-    const frame = maker.make(work.region, work.nextPage, pagesLeft, buffer, compress);
+    const frame = maker.make(work.region, work.nextPage, pagesLeft, buffer, compress, work.sparse);
     work.nextPage += frame.pageCount;
     const rangeDone = work.nextPage === work.endPage;
     if (rangeDone) this.#ranges.shift();

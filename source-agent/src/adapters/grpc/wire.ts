@@ -17,6 +17,7 @@ const ENCODING: Readonly<Record<FrameEncoding, Encoding>> = {
   zero: Encoding.ZERO,
   raw: Encoding.RAW,
   lz4: Encoding.LZ4,
+  sparse: Encoding.SPARSE,
 };
 
 export const STATE: Readonly<Record<VmState, SourceVmState>> = {

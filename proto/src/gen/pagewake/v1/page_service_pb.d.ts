@@ -418,6 +418,13 @@ export declare type BulkRequest = Message<"pagewake.v1.BulkRequest"> & {
    * @generated from field: pagewake.v1.TraceContext trace = 4;
    */
   trace?: TraceContext | undefined;
+
+  /**
+   * ENCODING_SPARSE is understood
+   *
+   * @generated from field: bool sparse = 5;
+   */
+  sparse: boolean;
 };
 
 /**
@@ -542,6 +549,14 @@ export enum Encoding {
    * @generated from enum value: ENCODING_LZ4 = 3;
    */
   LZ4 = 3,
+
+  /**
+   * The pages that are not all zeros, then pairs of first page (within the frame) and count of those that are, ascending and not touching, then the
+   * number of pairs; each number 4 bytes, little-endian. Only where the request says `sparse`. The checksum is over all of it.
+   *
+   * @generated from enum value: ENCODING_SPARSE = 4;
+   */
+  SPARSE = 4,
 }
 
 /**
