@@ -43,7 +43,13 @@ function markOf({ x: px, label, side }: Mark, x: Scale): string[] {
   const toLeft = side === 'left';
   return [
     line(x(px), MARGIN.top, x(px), PANEL.height - MARGIN.bottom, 'mark'),
-    text(x(px) + (toLeft ? -5 : 5), MARGIN.top + 9, label, 'small value muted', toLeft ? 'end' : 'start'),
+    text(
+      x(px) + (toLeft ? -5 : 5),
+      PANEL.height - MARGIN.bottom - 8,
+      label,
+      'small value muted',
+      toLeft ? 'end' : 'start',
+    ),
   ];
 }
 
