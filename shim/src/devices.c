@@ -30,9 +30,10 @@ static bool mentions(const char *argument, const char *name) {
   return false;
 }
 
-static bool isDeviceOption(const char *argument) {
-  while (*argument == '-') argument++;
-  return strcmp(argument, "device") == 0 || strcmp(argument, "netdev") == 0;
+static bool isOption(const char *argument, const char *name) {
+  const char *word = argument;
+  while (*word == '-') word++;
+  return word != argument && strcmp(word, name) == 0;
 }
 
 static void checkArgument(const char *argument) {
@@ -41,16 +42,30 @@ static void checkArgument(const char *argument) {
       refuse("%s cannot be used by a guest that comes by post-copy (%s)", unserved[i].name, unserved[i].why);
 }
 
-void checkDevices(void) {
-  static char text[COMMAND_LINE_BYTES + 1]; // ends with a zero that is never written
+static char text[COMMAND_LINE_BYTES + 1]; // ends with a zero that is never written
+
+/** @returns how much of `text` it is; one caller at a time */
+static size_t readCommandLine(void) {
   const int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
   if (fd < 0) refuse("/proc/self/cmdline: %s", strerror(errno));
   size_t length = 0;
   for (ssize_t n; (n = read(fd, text + length, COMMAND_LINE_BYTES - length)) > 0;) length += (size_t)n;
   close(fd);
+  return length;
+}
+
+void checkDevices(void) {
+  const size_t length = readCommandLine();
   bool isDevice = false;
   for (size_t at = 0; at < length; at += strlen(text + at) + 1) {
     if (isDevice) checkArgument(text + at);
-    isDevice = isDeviceOption(text + at);
+    isDevice = isOption(text + at, "device") || isOption(text + at, "netdev");
   }
+}
+
+bool hasOption(const char *name) {
+  const size_t length = readCommandLine();
+  for (size_t at = 0; at < length; at += strlen(text + at) + 1)
+    if (isOption(text + at, name)) return true;
+  return false;
 }

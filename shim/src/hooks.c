@@ -12,6 +12,7 @@
 #include "channel.h"
 #include "devices.h"
 #include "given-back.h"
+#include "lookout.h"
 #include "ram.h"
 #include "say.h"
 #include "settings.h"
@@ -36,7 +37,10 @@ static pthread_mutex_t mapping = PTHREAD_MUTEX_INITIALIZER;
 #define SMALL_PAGE_BYTES ((uintptr_t)4096)
 #define NO_PREALLOC "start the destination with prealloc=off, its memory comes over with the guest"
 
-__attribute__((constructor)) static void load(void) { enabled = readSettings(&settings); }
+__attribute__((constructor)) static void load(void) {
+  enabled = readSettings(&settings);
+  if (enabled) startLookout(&settings, &ram);
+}
 
 /** Ending the process would end the guest. */
 static bool guestMayRun(void) { return atomic_load(&ram.phase) == PHASE_LIVE; }
@@ -117,7 +121,12 @@ HOOK void *mmap(void *address, size_t bytes, int protection, int flags, int fd, 
   }
   if ((flags & MAP_FIXED) != 0 && ramAt((uintptr_t)address, bytes) != NULL)
     refuse("something else is mapped over guest RAM at %p: what is there would be lost", address);
-  if (!isRam) return callMmap(address, bytes, protection, flags, fd, offset);
+  if (!isRam) {
+    const bool looksLikeRam = (flags & (MAP_ANONYMOUS | MAP_SHARED)) == MAP_SHARED && fd >= 0 && (protection & PROT_WRITE) != 0;
+    if (looksLikeRam) noteUnnamed(fd, bytes);
+    errno = error;
+    return callMmap(address, bytes, protection, flags, fd, offset);
+  }
   pthread_mutex_lock(&mapping);
   checkMapping(&file, protection, flags);
   void *const mapped = callMmap(address, bytes, protection, flags, fd, offset);

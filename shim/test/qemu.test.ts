@@ -77,6 +77,30 @@ for (const [what, backend, says] of REFUSED)
     assert.match(stderr, says);
   });
 
+const UNNAMED: readonly [what: string, backend: string, says: RegExp][] = [
+  ['another RAM file', 'share=on', /what it has mapped is \S+\/ram: name that\n$/],
+  ['private memory', 'share=off', /its RAM has to be a memory-backend-file with share=on/],
+];
+
+for (const [what, backend, says] of UNNAMED)
+  test(`QEMU with ${what} than PAGEWAKE_RAM names says so, once, and runs on`, options, async (t) => {
+    const folder = memoryFolder(t);
+    const environment = { PAGEWAKE_SOCKET: '/nonexistent/agent.sock', PAGEWAKE_RAM: `${folder}/rma:${folder}/more` };
+    const ram = [join(folder, 'ram')];
+    const qemu = await Qemu.start(t, environment, { ram, mibEach: 32, incoming: true, backend });
+    await qemu.says(/\n/);
+    assert.match(
+      qemu.stderr,
+      /^pagewake-shim: QEMU has mapped nothing that PAGEWAKE_RAM names \(\S+\/rma, \S+\/more\)/,
+    );
+    assert.match(qemu.stderr, says);
+    await until('the thread to end', () => !qemu.threads().includes('pagewake-look'));
+    await qemu.execute('quit');
+    const { code, stderr } = await qemu.ended();
+    assert.equal(code, 0);
+    assert.equal(stderr.split('\n').length, 2, stderr);
+  });
+
 test('QEMU that locks its memory does not start', options, async (t) => {
   const ram = [join(memoryFolder(t), 'ram')];
   const environment = { PAGEWAKE_SOCKET: '/nonexistent/agent.sock', PAGEWAKE_RAM: ram.join(':') };
