@@ -8,7 +8,7 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { formatAddress } from './address.ts';
-import { KEEPALIVE_MS, linkSecurity, type ClientLinkOptions } from './credentials.ts';
+import { KEEPALIVE_MS, linkSecurity, type ClientLinkOptions } from './link-security.ts';
 import { ErrorReason, messageOf, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
 

@@ -5,7 +5,7 @@
 import { createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
 import type { HostPort } from './address.ts';
-import { KEEPALIVE_MS } from './credentials.ts';
+import { KEEPALIVE_MS } from './link-security.ts';
 import { ErrorReason, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
 import { readTls, type TlsFiles } from './tls.ts';

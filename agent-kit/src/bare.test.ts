@@ -4,7 +4,7 @@ import { test, type TestContext } from 'node:test';
 import { makeAuthority } from '../test/index.ts';
 import { BareClient } from './bare-client.ts';
 import { startBareServer, type BareConnection, type BareServer } from './bare-server.ts';
-import type { ClientLinkOptions } from './credentials.ts';
+import type { ClientLinkOptions } from './link-security.ts';
 import { ErrorReason, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
 import type { TlsFiles } from './tls.ts';

@@ -14,7 +14,8 @@ import {
 } from '@pagewake/proto';
 import { checkHealth, filesContaining, listServices } from '../test/index.ts';
 import { openChannel } from './credentials.ts';
-import { fromServiceError, PagewakeError, toServiceError } from './errors.ts';
+import { PagewakeError } from './errors.ts';
+import { fromServiceError, toServiceError } from './service-errors.ts';
 import { startServer, type RunningServer, type ServerOptions } from './server.ts';
 
 const BUDGET = { timeout: 10_000 };

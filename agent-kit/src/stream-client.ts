@@ -11,9 +11,10 @@ import {
 } from 'node:http2';
 import { Metadata, status } from '@grpc/grpc-js';
 import { formatAddress } from './address.ts';
-import { KEEPALIVE_MS, linkSecurity, MAX_MESSAGE_BYTES, type ClientLinkOptions } from './credentials.ts';
-import { ErrorReason, fromServiceError, messageOf, PagewakeError } from './errors.ts';
+import { KEEPALIVE_MS, linkSecurity, MAX_MESSAGE_BYTES, type ClientLinkOptions } from './link-security.ts';
+import { ErrorReason, messageOf, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
+import { fromServiceError } from './service-errors.ts';
 
 export interface StreamClientOptions {
   readonly address: string;

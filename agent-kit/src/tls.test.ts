@@ -4,8 +4,10 @@ import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { createClient, implement, SourceService } from '@pagewake/proto';
 import { makeAuthority } from '../test/index.ts';
-import { openChannel, type ClientLinkOptions } from './credentials.ts';
-import { isUnreachable, fromServiceError, toServiceError } from './errors.ts';
+import { openChannel } from './credentials.ts';
+import { isUnreachable } from './errors.ts';
+import type { ClientLinkOptions } from './link-security.ts';
+import { fromServiceError, toServiceError } from './service-errors.ts';
 import { startServer, type RunningServer, type ServerOptions } from './server.ts';
 import { readTls } from './tls.ts';
 

@@ -1,7 +1,8 @@
-export * from './channel.ts';
+/** What loads no package, and so may be loaded by every thread: a migration has two, each with code of its own. What a VMM says is read in messages.ts. */
+export type * from './channel.ts';
 export * from './fault-window.ts';
 export * from './frame.ts';
-export * from './handshake.ts';
+export type * from './handshake.ts';
 export * from './layout.ts';
 export * from './pacing.ts';
 export * from './phase.ts';

@@ -1,6 +1,6 @@
 /** The destination agent's settings: one schema for flags, environment and file. */
 import { z } from 'zod';
-import { commonFields, option, serverFields } from './kit.ts';
+import { commonFields, option, serverFields } from './main-kit.ts';
 
 export const destAgentConfig = z.object({
   listen: option(z.string().min(1).default('127.0.0.1:7702'), 'where to serve gRPC', 'host:port'),

@@ -1,35 +1,18 @@
-/** What the destination agent uses of the agent kit, and the error reasons, under one name. */
+/** What every thread of the destination agent uses of the agent kit, and the error reasons, under one name. */
 export {
-  aborted,
   BareClient,
-  commonFields,
   ErrorReason,
   formatAddress,
-  fromServiceError,
-  hexId,
   messageOf,
   newSpanId,
   newTraceId,
-  openChannel,
-  option,
   parseAddress,
   PagewakeError,
   reasonName,
-  requireOwnFolder,
-  runProgram,
-  serverFields,
-  SpanKind,
-  SpanStatusCode,
   Spinner,
-  startServer,
-  startTelemetry,
-  StateFolder,
-  StreamClient,
-  toServiceError,
   unixMs,
   UserError,
   type ClientLinkOptions,
-  type Life,
-  type Logger,
-  type Telemetry,
-} from '@pagewake/agent-kit';
+} from '@pagewake/agent-kit/lane';
+/** Types load nothing. */
+export type { Life, Logger, StateFolder, Telemetry } from '@pagewake/agent-kit';

@@ -3,16 +3,8 @@ import { join } from 'node:path';
 import { holdLock } from './adapters/lock.ts';
 import { migrationService } from './adapters/migration-service.ts';
 import { destAgentConfig, type DestAgentConfig } from './config.ts';
-import {
-  aborted,
-  requireOwnFolder,
-  runProgram,
-  startServer,
-  startTelemetry,
-  StateFolder,
-  type Life,
-  type Telemetry,
-} from './kit.ts';
+import type { Life, Telemetry } from './kit.ts';
+import { aborted, requireOwnFolder, runProgram, startServer, startTelemetry, StateFolder } from './main-kit.ts';
 import { SessionFactory, type SessionConfig } from './session/factory.ts';
 import { SessionRegistry } from './session/registry.ts';
 

@@ -1,7 +1,8 @@
 /** From a page frame to bytes that may be installed, or the reason why not. */
 import { checksumSeed, frameFaultOf, zerosOf, type FrameEncoding, type RunPlace } from '@pagewake/core';
 import { checksum, lz4Decompress } from '@pagewake/native';
-import { Encoding, ErrorReason, type PageFrame } from '@pagewake/proto';
+import type { PageFrame } from '@pagewake/proto';
+import { Encoding, ErrorReason } from '@pagewake/proto/hot';
 
 export type DecodedFrame =
   | { readonly kind: 'zero'; readonly pageCount: number }

@@ -13,7 +13,8 @@ import {
 } from '@pagewake/proto';
 import { create } from '@bufbuild/protobuf';
 import { WatchResponseSchema } from '@pagewake/proto';
-import { ErrorReason, hexId, PagewakeError, toServiceError, UserError } from '../kit.ts';
+import { ErrorReason, PagewakeError, UserError } from '../kit.ts';
+import { hexId, toServiceError } from '../main-kit.ts';
 import type { TraceIds } from '../lanes/messages.ts';
 import type { KnownMigration, SessionRegistry } from '../session/registry.ts';
 import type { MigrationSession } from '../session/session.ts';

@@ -2,18 +2,15 @@
  * The source agent as a lane sees it: one stream of typed messages. A stream that ends, however it ends, is reported once;
  * whether that is a lost link or the end of the migration is for `isRecoverable` to say.
  */
+import type { BulkResponse, FaultsResponse, MessageBytes } from '@pagewake/proto';
 import {
   decodeBulkResponse,
   decodeFaultsResponse,
   encodeBulkRequest,
   encodeFaultsRequest,
-  methodPath,
-  PageService,
-  type BulkResponse,
-  type FaultsResponse,
-  type MessageBytes,
-} from '@pagewake/proto';
-import { ErrorReason, messageOf, openChannel, PagewakeError, type ClientLinkOptions } from '../kit.ts';
+  GRPC_PATH,
+} from '@pagewake/proto/hot';
+import { ErrorReason, messageOf, PagewakeError, type ClientLinkOptions } from '../kit.ts';
 import { SourceStream } from './source-stream.ts';
 
 export interface FaultOnWire {
@@ -68,14 +65,14 @@ interface Codec<Request, Response> {
 }
 
 const FAULTS: Codec<readonly FaultOnWire[], FaultsResponse> = {
-  grpcPath: methodPath(PageService, PageService.method.faults),
+  grpcPath: GRPC_PATH.faults,
   first: (session) => encodeFaultsRequest({ session, faults: [] }),
   encode: (faults) => encodeFaultsRequest({ session: NO_SESSION, faults }),
   decode: decodeFaultsResponse,
 };
 
 const BULK: Codec<RangeOnWire, BulkResponse> = {
-  grpcPath: methodPath(PageService, PageService.method.bulk),
+  grpcPath: GRPC_PATH.bulk,
   first: (session) => encodeBulkRequest({ session, rangeId: 0 }),
   encode: ({ rangeId, ...range }) => encodeBulkRequest({ session: NO_SESSION, rangeId, range, sparse: true }),
   decode: decodeBulkResponse,
@@ -88,24 +85,6 @@ export class SourceLink {
   constructor(address: string, credentials: ClientLinkOptions) {
     this.#address = address;
     this.#credentials = credentials;
-  }
-
-  /** Resolves where the source can be reached and takes this side's credentials. @throws PagewakeError SOURCE_UNREACHABLE */
-  async check(timeoutMs: number): Promise<void> {
-    const channel = openChannel(this.#address, this.#credentials);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        channel.waitForReady(Date.now() + timeoutMs, (error) => {
-          if (error)
-            reject(
-              new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source agent does not answer: ${error.message}`),
-            );
-          else resolve();
-        });
-      });
-    } finally {
-      channel.close();
-    }
   }
 
   /** @param port where the source takes faults on connections of their own; 0: only over gRPC */

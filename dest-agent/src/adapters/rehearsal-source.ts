@@ -1,14 +1,14 @@
 /** A source that is in the same thread and has only pages of one content: for a rehearsal, which needs messages as they are on the wire. */
 import { checksumSeed } from '@pagewake/core';
 import { checksum } from '@pagewake/native';
+import type { FaultsResponse } from '@pagewake/proto';
 import {
   decodeFaultsResponse,
   encodeFaultsRequest,
   Encoding,
   HEAD_ROOM_BYTES,
   putFrameHead,
-  type FaultsResponse,
-} from '@pagewake/proto';
+} from '@pagewake/proto/hot';
 import type { FaultOnWire, FaultRequests } from './page-source.ts';
 
 const NO_SESSION = new Uint8Array(0);

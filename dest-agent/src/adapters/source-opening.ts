@@ -1,7 +1,8 @@
 /** One Open of the source as it comes in: accepted at once, final once the source's VM stands still. Everything is checked before it is believed. */
 import type { GuestLayout } from '@pagewake/core';
 import type { OpenResponse, OpenResponse_Accepted, ZeroRuns } from '@pagewake/proto';
-import { ErrorReason, fromServiceError, PagewakeError } from '../kit.ts';
+import { ErrorReason, PagewakeError } from '../kit.ts';
+import { fromServiceError } from '../main-kit.ts';
 
 export const PROTOCOL_VERSION = 1;
 /** For each of the two parts that the source says by itself; a VM may be waited for as long as it runs. */

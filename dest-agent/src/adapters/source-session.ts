@@ -2,7 +2,8 @@
 import type { Client } from '@grpc/grpc-js';
 import type { GuestLayout } from '@pagewake/core';
 import { createClient, PageService, type ServiceClient } from '@pagewake/proto';
-import { openChannel, type ClientLinkOptions, type PagewakeError } from '../kit.ts';
+import { ErrorReason, PagewakeError, type ClientLinkOptions } from '../kit.ts';
+import { openChannel } from '../main-kit.ts';
 import { isRecoverable } from './page-source.ts';
 import { asSourceError, PROTOCOL_VERSION, SourceOpening, type OnZero } from './source-opening.ts';
 
@@ -31,6 +32,19 @@ export class SourceSession {
     this.#channel = openChannel(address, credentials);
     this.#client = createClient(PageService, this.#channel);
     this.#identity = identity;
+  }
+
+  /** Resolves where the source can be reached and takes this side's credentials. @throws PagewakeError SOURCE_UNREACHABLE */
+  async check(timeoutMs: number): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#channel.waitForReady(Date.now() + timeoutMs, (error) => {
+        if (!error) resolve();
+        else
+          reject(
+            new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source agent does not answer: ${error.message}`),
+          );
+      });
+    });
   }
 
   /**

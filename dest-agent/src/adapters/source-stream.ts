@@ -2,15 +2,7 @@
  * A lane's messages to and from the source: on a bare connection where the source has a port for that, and over gRPC where nobody of ours answers there
  * (a firewall knows only the other port). Whoever uses it need not know which of the two it is.
  */
-import {
-  BareClient,
-  ErrorReason,
-  formatAddress,
-  parseAddress,
-  PagewakeError,
-  StreamClient,
-  type ClientLinkOptions,
-} from '../kit.ts';
+import { BareClient, ErrorReason, formatAddress, parseAddress, PagewakeError, type ClientLinkOptions } from '../kit.ts';
 
 export interface SourceStreamOptions {
   /** Of the source's gRPC: `host:port`. */
@@ -44,10 +36,15 @@ const EXERCISES = 200;
 /** HTTP/2's default of 64 KiB has the source wait for this side four times a range. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
+interface Way {
+  write(message: Uint8Array): void;
+  close(): void;
+}
+
 export class SourceStream {
   readonly #o: SourceStreamOptions;
   readonly #events: SourceStreamEvents;
-  #way: { write(message: Uint8Array): void; close(): void };
+  #way: Way;
   /** What was written before the source answered, to be written again where it does not; undefined once it has. */
   #unanswered: Uint8Array[] | undefined;
 
@@ -100,14 +97,29 @@ export class SourceStream {
     for (const message of messages) this.#way.write(message);
   }
 
-  #overGrpc(onConnect: () => void): StreamClient {
+  /** grpc-js, and what it brings, is loaded where it is needed: a lane's thread mostly does without. */
+  #overGrpc(onConnect: () => void): Way {
     const { address, link, grpcPath: path, first } = this.#o;
-    const client = new StreamClient(
-      { address, link, path, windowBytes: FLOW_CONTROL_WINDOW_BYTES },
-      { onConnect, onMessage: (message) => this.#receive(message), onEnd: (error) => this.#end(error) },
-    );
-    client.write(first);
-    return client;
+    const early: Uint8Array[] = [first];
+    let client: Way | undefined;
+    let closed = false;
+    const open = async (): Promise<void> => {
+      const { StreamClient } = await import('@pagewake/agent-kit/stream-client');
+      if (closed) return;
+      client = new StreamClient(
+        { address, link, path, windowBytes: FLOW_CONTROL_WINDOW_BYTES },
+        { onConnect, onMessage: (message) => this.#receive(message), onEnd: (error) => this.#end(error) },
+      );
+      for (const message of early.splice(0)) client.write(message);
+    };
+    void open();
+    return {
+      write: (message) => (client === undefined ? void early.push(message) : client.write(message)),
+      close: () => {
+        closed = true;
+        client?.close();
+      },
+    };
   }
 
   #receive(message: Buffer): void {

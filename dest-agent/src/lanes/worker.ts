@@ -6,8 +6,6 @@ import { PagewakeError } from '../kit.ts';
 import { FaultHint } from './counters.ts';
 import type { FromLane, LaneError, LaneStart, LaneToLane, ToLane } from './messages.ts';
 
-const CONNECT_TIMEOUT_MS = 10_000;
-
 export interface LaneContext {
   readonly start: LaneStart;
   readonly link: SourceLink;
@@ -30,7 +28,7 @@ function toLaneError(error: PagewakeError): LaneError {
 }
 
 /**
- * Connects to the source, rehearses meanwhile, and hands messages over, one after the other, from then on.
+ * Rehearses, and hands messages over, one after the other, from then on.
  * @param handle called for every message of the main thread
  * @param rehearse left out where a guest waits already
  */
@@ -66,7 +64,7 @@ export async function runLane(
   };
   port.on('message', (message: ToLane) => handle(message, context));
   try {
-    if (start.patient !== true) await Promise.all([link.check(CONNECT_TIMEOUT_MS), rehearse(start)]);
+    if (start.patient !== true) await rehearse(start);
     post({ type: 'started' });
   } catch (error) {
     if (!(error instanceof PagewakeError)) throw error;

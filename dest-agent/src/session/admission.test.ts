@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync, readdirSync } from 'node:fs';
 import { test, type TestContext } from 'node:test';
 import { PagewakeError } from '@pagewake/agent-kit';
-import { parseHandshake } from '@pagewake/core';
+import { parseHandshake } from '@pagewake/core/messages';
 import { duplicateDescriptor, MemoryFile } from '@pagewake/native';
 import { regionOf, startVmm } from '../../test/agent.ts';
 import { seen, SIGBUS } from '../../test/pages.ts';

@@ -3,7 +3,8 @@
  * same memory over again goes on: in any other what the ledger calls present would be zeros.
  */
 import { fstatSync, readlinkSync } from 'node:fs';
-import { GuestLayout, HandshakeError, orderByName, type Region, type VmmOffer } from '@pagewake/core';
+import { GuestLayout, orderByName, type Region, type VmmOffer } from '@pagewake/core';
+import { HandshakeError } from '@pagewake/core/messages';
 import { PAGE, PageLedger } from '../adapters/ledger.ts';
 import type { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, messageOf, PagewakeError, type Logger } from '../kit.ts';

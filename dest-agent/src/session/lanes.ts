@@ -86,7 +86,7 @@ export class Lanes {
     return this.#attached;
   }
 
-  /** Both are connected to the source. */
+  /** Both are ready for work. */
   async started(): Promise<void> {
     await Promise.all([this.fault.next('started'), this.bulk.next('started')]);
   }

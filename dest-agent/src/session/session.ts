@@ -84,7 +84,7 @@ export class MigrationSession extends PhaseMachine {
    */
   async prepare(): Promise<void> {
     const over = this.untilOver(() => this.#error ?? new PagewakeError(ErrorReason.CANCELLED, 'cancelled'));
-    await Promise.race([this.#lanes.started(), over]);
+    await Promise.race([Promise.all([this.#lanes.started(), this.#source.reach(this.#o.continuity.adopted)]), over]);
     try {
       this.#vmm.listen(this.#o.vmmSocket);
       this.#o.continuity.begin({

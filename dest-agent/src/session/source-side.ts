@@ -21,6 +21,7 @@ export interface SourceEvents {
 
 const noZeros: OnZero = () => undefined;
 const TRY_AGAIN_MS = 500;
+const REACH_MS = 10_000;
 
 /** What the source is opened for: the pages' geometry, and who notes which of them are zero. */
 export type OpenedFor = Pick<AdmittedVm, 'layout' | 'noteZero'>;
@@ -45,6 +46,20 @@ export class SourceSide {
       () => this.#tryAgain(),
       () => this.#lost && !this.#stopped,
     );
+  }
+
+  /**
+   * Long before any guest stops.
+   * @param patient not now: a guest waits already, and the source is opened as often as it takes
+   * @throws PagewakeError that it cannot be reached
+   */
+  async reach(patient: boolean): Promise<void> {
+    try {
+      if (!patient) await this.#session.check(REACH_MS);
+    } catch (error) {
+      this.#events.onFailed(error);
+      throw error;
+    }
   }
 
   /**

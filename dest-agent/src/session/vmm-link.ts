@@ -9,7 +9,7 @@ import {
   type AgentMessage,
   type VmmMessage,
   type VmmOffer,
-} from '@pagewake/core';
+} from '@pagewake/core/messages';
 import { listenForVmm, type VmmConnection, type VmmListener } from '../adapters/vmm-socket.ts';
 import { ErrorReason, PagewakeError } from '../kit.ts';
 

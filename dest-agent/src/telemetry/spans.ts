@@ -2,7 +2,8 @@
  * Spans of a migration and of its faults (names and attributes: docs/telemetry.md). Made on the main thread after the fact, from ids that
  * were on the wire already and times that the lanes took.
  */
-import { newSpanId, SpanKind, SpanStatusCode, type Telemetry } from '../kit.ts';
+import { newSpanId, type Telemetry } from '../kit.ts';
+import { SpanKind, SpanStatusCode } from '../main-kit.ts';
 import type { FaultRecord, TraceIds } from '../lanes/messages.ts';
 import type { SessionSnapshot } from '../session/snapshot.ts';
 

@@ -1,12 +1,7 @@
 /** FaultsResponse and BulkResponse: a page frame with an id, written in front of a payload that is where it is, and read as a view. */
-import { fromBinary } from '@bufbuild/protobuf';
-import { ErrorDetailSchema, type ErrorDetail } from '../gen/pagewake/v1/common_pb.js';
-import {
-  Encoding,
-  type BulkResponse,
-  type FaultsResponse,
-  type PageFrame,
-} from '../gen/pagewake/v1/page_service_pb.js';
+import type { BulkResponse, FaultsResponse, PageFrame } from '../gen/pagewake/v1/page_service_pb.js';
+import { Encoding } from './enums.ts';
+import { readError } from './errors.ts';
 import { WireReader } from './reader.ts';
 import { BackwardWriter } from './writer.ts';
 
@@ -87,7 +82,7 @@ export function decodeFaultsResponse(bytes: Uint8Array): FaultsResponse {
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === ID) message.faultId = reader.uint32();
     else if (tag === FRAME) message.frame = readFrame(reader, message.frame);
-    else if (tag === FAULTS_ERROR) message.error = readError(reader);
+    else if (tag === FAULTS_ERROR) message.error = readError(reader, message.error);
     else reader.skip(tag);
   }
   return message;
@@ -101,7 +96,7 @@ export function decodeBulkResponse(bytes: Uint8Array): BulkResponse {
     if (tag === ID) message.rangeId = reader.uint32();
     else if (tag === FRAME) message.frame = readFrame(reader, message.frame);
     else if (tag === DONE) message.rangeDone = reader.bool();
-    else if (tag === BULK_ERROR) message.error = readError(reader);
+    else if (tag === BULK_ERROR) message.error = readError(reader, message.error);
     else reader.skip(tag);
   }
   return message;
@@ -171,14 +166,4 @@ function readTimings(reader: WireReader, into: Timings | undefined): Timings {
   }
   reader.leave(outer);
   return timings;
-}
-
-/** Comes once at most, so protobuf-es may read it. */
-function readError(reader: WireReader): ErrorDetail {
-  const bytes = reader.view();
-  try {
-    return fromBinary(ErrorDetailSchema, bytes);
-  } catch (error) {
-    throw new RangeError('an error that cannot be read', { cause: error });
-  }
 }

@@ -5,8 +5,10 @@ import * as fc from 'fast-check';
 import {
   BulkRequestSchema,
   BulkResponseSchema,
+  Encoding as GeneratedEncoding,
   FaultsRequestSchema,
   FaultsResponseSchema,
+  PageService,
 } from '../gen/pagewake/v1/page_service_pb.js';
 import {
   decodeBulkRequest,
@@ -15,9 +17,14 @@ import {
   decodeFaultsResponse,
   encodeBulkRequest,
   encodeFaultsRequest,
+  Encoding,
+  ErrorReason,
+  GRPC_PATH,
   HEAD_ROOM_BYTES,
   putFrameHead,
 } from './index.ts';
+import { ErrorReason as GeneratedReason } from '../gen/pagewake/v1/common_pb.js';
+import { methodPath } from '../glue.ts';
 
 const u32 = fc.oneof(fc.constant(0), fc.nat(300), fc.integer({ min: 0, max: 0xffff_ffff }));
 const bytes = fc.uint8Array({ maxLength: 300 });
@@ -37,6 +44,9 @@ const frame = given({
   timings: maybe(given({ queueNs: u32, readNs: u32, encodeNs: u32, receivedAtMs: fc.double({ noNaN: true }) })),
 });
 
+const text = fc.string({ unit: 'binary' });
+const told = given({ reason: fc.integer({ min: 0, max: 40 }), message: text, metadata: fc.dictionary(text, text) });
+
 /** Every hot message: how to make one, and who reads it by hand. */
 const MESSAGES = [
   [FaultsRequestSchema, given({ session: bytes, faults: fc.array(fault) }), decodeFaultsRequest],
@@ -51,8 +61,12 @@ const MESSAGES = [
     }),
     decodeBulkRequest,
   ],
-  [FaultsResponseSchema, given({ faultId: u32, frame: maybe(frame) }), decodeFaultsResponse],
-  [BulkResponseSchema, given({ rangeId: u32, frame: maybe(frame), rangeDone: fc.boolean() }), decodeBulkResponse],
+  [FaultsResponseSchema, given({ faultId: u32, frame: maybe(frame), error: maybe(told) }), decodeFaultsResponse],
+  [
+    BulkResponseSchema,
+    given({ rangeId: u32, frame: maybe(frame), rangeDone: fc.boolean(), error: maybe(told) }),
+    decodeBulkResponse,
+  ],
 ] as unknown as readonly [DescMessage, fc.Arbitrary<never>, (bytes: Uint8Array) => unknown][];
 
 /** One field as bytes, of a number and wire type that may or may not mean something. */
@@ -210,4 +224,11 @@ test('the longest head fits its room', () => {
   const payloadBytes = 16 * 1024 * 1024;
   const start = putFrameHead(Buffer.alloc(HEAD_ROOM_BYTES), HEAD_ROOM_BYTES, payloadBytes, head);
   assert(start >= 0, `${start}`);
+});
+
+test('the enums and paths by hand are those of the contract', () => {
+  assert.deepEqual({ ...Encoding }, { ...GeneratedEncoding });
+  assert.deepEqual({ ...ErrorReason }, { ...GeneratedReason });
+  const { faults, bulk } = PageService.method;
+  assert.deepEqual(GRPC_PATH, { faults: methodPath(PageService, faults), bulk: methodPath(PageService, bulk) });
 });

@@ -12,6 +12,7 @@ import {
   type PlainRange,
 } from './requests.ts';
 
+export { Encoding, ErrorReason } from './enums.ts';
 export { decodeBulkResponse, decodeFaultsResponse, HEAD_ROOM_BYTES, putFrameHead, type FrameHead } from './frames.ts';
 export {
   decodeBulkRequest,
@@ -28,6 +29,9 @@ interface HotCodec {
   /** Responses are written by `putFrameHead`, into the buffer that holds the payload. */
   readonly encode?: (message: never) => Buffer;
 }
+
+/** Of the calls that take the same messages over gRPC. */
+export const GRPC_PATH = { faults: '/pagewake.v1.PageService/Faults', bulk: '/pagewake.v1.PageService/Bulk' } as const;
 
 /** By message name, for the glue. */
 export const HOT: ReadonlyMap<string, HotCodec> = new Map<string, HotCodec>([
