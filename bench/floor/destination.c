@@ -2,12 +2,12 @@
  * The destination of both sides: memory that another fills, and threads that touch it. What the touching thread sees is timed here, by the same code
  * and the same clock, whoever fills.
  *
- *   destination PAGES floor PORT        fill | [bulk] NAME:MS:THREADS:GAP_US ...
- *   destination PAGES agent SOCKET:VM   fill | [bulk] NAME:MS:THREADS:GAP_US ...
+ *   destination PAGES floor PORT        [bulk] NAME:MS:THREADS:GAP_US ...
+ *   destination PAGES agent SOCKET:VM   [bulk] NAME:MS:THREADS:GAP_US ...
  *
  * Walks: prints {"event":"ready"}, waits for SIGUSR1 before each walk (whoever measures CPU time looks at it in between) and prints a line after it, then
  * {"event":"finished"}, and waits to be killed. `bulk`: the rest of memory comes meanwhile; the product's prefetch does that unless it is paused, the floor
- * begins a stream for it. `fill`: nobody touches; one line with the time from asking to whole.
+ * begins a stream for it.
  */
 #include <linux/userfaultfd.h>
 #include <signal.h>
@@ -47,20 +47,6 @@ static struct walk parse_walk(const char *text) {
   return walk;
 }
 
-static void fill(const struct memory *memory, const struct filler *filler) {
-  const int64_t begin = now_ns();
-  if (filler->is_agent) {
-    agent_serve(memory, filler->socket, filler->vm);
-    agent_await_done();
-  } else {
-    floor_fill(memory, filler->port);
-  }
-  const double seconds = (double)(now_ns() - begin) / 1e9;
-  verify_file(memory);
-  dprintf(STDOUT_FILENO, "{\"event\":\"filled\",\"bytes\":%zu,\"megabytesPerSecond\":%.1f}\n", memory->pages * PAGE,
-          (double)(memory->pages * PAGE) / 1e6 / seconds);
-}
-
 /* What the file holds. Where nothing is ever taken out of it that is what has come. */
 static uint64_t bytes_in_file(const struct memory *memory) {
   struct stat status;
@@ -95,7 +81,7 @@ static void walk_one(const struct memory *memory, const struct filler *filler, c
           (double)walked.touches / walked.seconds, bulk_mb, bulk_mb / walked.seconds, (double)(filler_cpu_ns(filler) - cpu_ns) / 1e9);
 }
 
-static void walk_all(const struct memory *memory, struct filler *filler, char **plan, int count) {
+static _Noreturn void walk_all(const struct memory *memory, struct filler *filler, char **plan, int count) {
   filler->bulk = strcmp(plan[0], "bulk") == 0;
   if (filler->bulk) plan++, count--;
   if (count < 1 || count > MAX_WALKS) fail_because("walks", "give 1 to 16");
@@ -125,14 +111,10 @@ static void walk_all(const struct memory *memory, struct filler *filler, char **
 
 int main(int argc, char **argv) {
   end_with_parent();
-  if (argc < 5) fail_because("usage", "destination PAGES floor PORT|agent SOCKET:VM fill|[bulk] NAME:MS:THREADS:GAP_US ...");
+  if (argc < 5) fail_because("usage", "destination PAGES floor PORT|agent SOCKET:VM [bulk] NAME:MS:THREADS:GAP_US ...");
   const unsigned long pages = parse_count("PAGES", argv[1], 2, 1ul << 22);
   if ((pages & (pages - 1)) != 0) fail_because("PAGES", "must be a power of two");
   struct filler filler = parse_filler(argv[2], argv[3]);
-  const int fills = strcmp(argv[4], "fill") == 0;
   struct memory memory = memory_make(pages, UFFDIO_REGISTER_MODE_MISSING);
-  if (fills) fill(&memory, &filler);
-  else walk_all(&memory, &filler, argv + 4, argc - 4);
-  /* Not return: the listener may still be reading. */
-  _exit(0);
+  walk_all(&memory, &filler, argv + 4, argc - 4);
 }

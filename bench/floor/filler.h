@@ -15,8 +15,6 @@ void floor_bulk_start(const struct memory *memory, int port);
 /* That it has written so far, and the CPU time of its thread. */
 uint64_t floor_bulk_bytes(void);
 int64_t floor_bulk_cpu_ns(void);
-/* The floor. Fetches all of it by one request and installs it by write() of 256 KiB pieces. */
-void floor_fill(const struct memory *memory, int port);
 
 /*
  * The product. Hands `memory` to a destination agent in the pagewake/1 handshake and returns once the agent has said `ready`. If it says `failed`, or

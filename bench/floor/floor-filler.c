@@ -138,18 +138,3 @@ void floor_bulk_start(const struct memory *memory, int port) {
 
 uint64_t floor_bulk_bytes(void) { return atomic_load(&bulk.bytes); }
 int64_t floor_bulk_cpu_ns(void) { return thread_cpu_ns(bulk_thread); }
-
-void floor_fill(const struct memory *memory, int port) {
-  const int socket = connect_to(port);
-  const struct request all = {.first_page = 0, .page_count = (uint32_t)memory->pages};
-  write_exactly(socket, &all, sizeof all);
-  static uint8_t piece[PIECE];
-  const size_t size = memory->pages * PAGE;
-  for (size_t done = 0; done < size;) {
-    const size_t length = size - done < PIECE ? size - done : PIECE;
-    if (!read_exactly(socket, piece, length)) fail_because("read", "the page server is gone");
-    write_exactly(memory->file, piece, length);
-    done += length;
-  }
-  close(socket);
-}

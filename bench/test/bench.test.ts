@@ -82,8 +82,12 @@ test('an argument that does not exist ends with the usage and code 2', () => {
 
 for (const { what, args, says } of [
   { what: 'a walk without a rate', args: ['64', 'floor', '1', 'walk:10'], says: /walk:10: give NAME:MS/ },
-  { what: 'a page count that is no power of two', args: ['65', 'floor', '1', 'fill'], says: /PAGES: must be a power/ },
-  { what: 'a filler that is neither', args: ['64', 'magic', '1', 'fill'], says: /give `floor PORT` or `agent/ },
+  {
+    what: 'a page count that is no power of two',
+    args: ['65', 'floor', '1', 'walk:10:1:0'],
+    says: /PAGES: must be a power/,
+  },
+  { what: 'a filler that is neither', args: ['64', 'magic', '1', 'walk:10:1:0'], says: /give `floor PORT` or `agent/ },
 ]) {
   test(`the destination program refuses ${what}`, { skip, timeout: BUDGET_MS }, async (t) => {
     const program = startDestinationProgram(args);
