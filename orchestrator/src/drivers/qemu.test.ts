@@ -103,6 +103,22 @@ test('a destination that dies when the source stands still: never ran, or for it
   assert.equal(await driver.sourceState(), 'running');
 });
 
+test('a destination that has ended, before or since, is said with where its last words are', REAL, async (t) => {
+  const [from, to] = [await startTestQemu(t), await startTestQemu(t, { incoming: true })];
+  const driver = driverOf(from, to);
+  t.after(() => driver.close());
+  await driver.check(never);
+  await driver.arm(never);
+  await to.child.kill('SIGKILL');
+  const lastWords =
+    /its last line on standard error says why, a line of the shim begins with pagewake-shim: \(libvirt: \S+\)/;
+  await assert.rejects(driver.pauseSource(nothing, never), lastWords);
+  const late = driverOf(from, to);
+  t.after(() => late.close());
+  await driver.close();
+  await assert.rejects(late.check(never), lastWords);
+});
+
 test('an address where another program listens is said with what to give instead', REAL, async (t) => {
   const [from, to, other] = [
     await startTestQemu(t),

@@ -39,6 +39,9 @@ export interface QemuOptions {
 }
 
 /** Only for what an error says. */
+/** Only QEMU's own standard error has it: the shim ends a QEMU that would fill or share the memory that is to come. */
+const DESTINATION_ENDED =
+  'Where it has ended, its last line on standard error says why, a line of the shim begins with pagewake-shim: (libvirt: /var/log/libvirt/qemu/NAME.log)';
 const LOOK_TIMEOUT_MS = 2_000;
 /** RAM that is not shared (a graphics card's) goes over first, while the guest runs. */
 const STOP_TIMEOUT_MS = 60_000;
@@ -65,7 +68,11 @@ export class QemuDriver implements VmmDriver {
   constructor(options: QemuOptions) {
     this.#o = options;
     this.#source = new QmpLink(parseQmpAddress(options.sourceQmp, 'sourceQmp'), 'source QEMU');
-    this.#destination = new QmpLink(parseQmpAddress(options.destinationQmp, 'destinationQmp'), 'destination QEMU');
+    this.#destination = new QmpLink(
+      parseQmpAddress(options.destinationQmp, 'destinationQmp'),
+      'destination QEMU',
+      DESTINATION_ENDED,
+    );
     if (!/^(tcp:.+:\d+|unix:.+)$/.test(options.migrateUri)) {
       throw new UserError(`migrateUri: "${options.migrateUri}" is not tcp:HOST:PORT or unix:PATH`, 2);
     }

@@ -21,6 +21,11 @@ export interface CommandLimits {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface ConnectLimits extends CommandLimits {
+  /** What to look at where it is not there, or no more: for errors. */
+  readonly hint?: string | undefined;
+}
+
 interface Waiting {
   readonly command: string;
   resolve(value: unknown): void;
@@ -43,8 +48,9 @@ export class QmpClient {
   #ended: QmpClosed | undefined;
 
   /** `whose`: for errors, "source QEMU". Rejects with QmpUnreachable. */
-  static async connect(address: QmpAddress, whose: string, limits: CommandLimits = {}): Promise<QmpClient> {
-    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = limits;
+  static async connect(address: QmpAddress, whose: string, limits: ConnectLimits = {}): Promise<QmpClient> {
+    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal, hint } = limits;
+    const more = hint === undefined ? '' : ` ${hint}`;
     if (signal?.aborted === true) throw cancelledByCaller();
     const socket =
       address.kind === 'unix' ? connect(address.path) : connect({ host: address.host, port: address.port });
@@ -66,7 +72,7 @@ export class QmpClient {
         signal?.addEventListener('abort', onAbort, { once: true });
         socket.once('connect', () => (connected = true));
         socket.once('error', (error) =>
-          reject(unreachable(`${messageOf(error)}; is QEMU running with -qmp ${address.text},server=on?`)),
+          reject(unreachable(`${messageOf(error)}; is QEMU running with -qmp ${address.text},server=on?${more}`)),
         );
         socket.once('close', () => {
           clearTimeout(timer);
@@ -81,7 +87,7 @@ export class QmpClient {
       });
       const parsed = greetingSchema.safeParse(parseJson(greeting));
       if (!parsed.success) throw unreachable(`${JSON.stringify(greeting.slice(0, 100))} is not a QMP greeting`);
-      const client = new QmpClient(address, whose, socket, lines, parsed.data.QMP.version.qemu);
+      const client = new QmpClient({ address, whose, more }, socket, lines, parsed.data.QMP.version.qemu);
       await client.execute('qmp_capabilities', {}, undefined, limits);
       return client;
     } catch (error) {
@@ -90,7 +96,12 @@ export class QmpClient {
     }
   }
 
-  private constructor(address: QmpAddress, whose: string, socket: Socket, lines: LineReader, version: QemuVersion) {
+  private constructor(
+    { address, whose, more }: { readonly address: QmpAddress; readonly whose: string; readonly more: string },
+    socket: Socket,
+    lines: LineReader,
+    version: QemuVersion,
+  ) {
     this.address = address;
     this.version = version;
     this.#whose = whose;
@@ -99,7 +110,9 @@ export class QmpClient {
     let why = '';
     socket.removeAllListeners('close');
     socket.on('error', (error) => (why = `: ${messageOf(error)}`));
-    socket.on('close', () => this.#end(new QmpClosed(`${this.who} closed its QMP connection${why}; has it ended?`)));
+    socket.on('close', () =>
+      this.#end(new QmpClosed(`${this.who} closed its QMP connection${why}; has it ended?${more}`)),
+    );
   }
 
   /** "the source QEMU at unix:/run/a.qmp" */

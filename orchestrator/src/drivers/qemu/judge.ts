@@ -13,6 +13,14 @@ export interface Side {
 const OLDEST_MAJOR = 8;
 /** A guest may have got this far and no migration is under way. */
 const AT_REST = new Set([undefined, 'none', 'completed', 'failed', 'cancelled']);
+/** QEMU's states that say more than that the guest stands still. */
+const NOT_RUNNING: Readonly<Partial<Record<string, string>>> = {
+  postmigrate:
+    'its guest has been migrated away and runs elsewhere, so it must not run here again; migrate it from where it is now, and end this QEMU (quit)',
+  inmigrate:
+    'it waits for a guest itself, or takes one in; are --source-qmp and --dest-qmp the wrong way round? Else wait until its guest has arrived and runs',
+  prelaunch: 'it was started with -S, and its guest has never run; say cont, or start it without -S',
+};
 const NEEDED = ['events', 'x-ignore-shared', 'pause-before-switchover'] as const;
 
 /** What keeps or changes guest memory where neither QEMU's own threads nor a userfaultfd see it. */
@@ -52,7 +60,10 @@ function judgeStates(source: Side, destination: Side): void {
     throw new UserError(`${source.who} is migrating already (${source.view.migration ?? ''})`);
   }
   if (source.view.status !== 'running') {
-    throw new UserError(`${source.who} is not running its guest but ${source.view.status}`);
+    const hint = NOT_RUNNING[source.view.status];
+    throw new UserError(
+      `${source.who} is not running its guest but ${source.view.status}${hint === undefined ? '' : `: ${hint}`}`,
+    );
   }
   if (destination.view.status !== 'inmigrate') {
     throw new UserError(

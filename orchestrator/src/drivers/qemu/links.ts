@@ -6,12 +6,14 @@ import { QmpClient } from '../../qmp/client.ts';
 export class QmpLink {
   readonly address: QmpAddress;
   readonly #whose: string;
+  readonly #hint: string | undefined;
   #client: Promise<QmpClient> | undefined;
 
-  /** `whose`: "source QEMU". */
-  constructor(address: QmpAddress, whose: string) {
+  /** `whose`: "source QEMU"; `hint`: what to look at where it is not there. */
+  constructor(address: QmpAddress, whose: string, hint?: string) {
     this.address = address;
     this.#whose = whose;
+    this.#hint = hint;
   }
 
   get who(): string {
@@ -22,7 +24,7 @@ export class QmpLink {
   async client(signal?: AbortSignal, timeoutMs?: number): Promise<QmpClient> {
     const open = await this.#client?.catch(() => undefined);
     if (open !== undefined && open.ended === undefined) return open;
-    this.#client = QmpClient.connect(this.address, this.#whose, { signal, timeoutMs });
+    this.#client = QmpClient.connect(this.address, this.#whose, { signal, timeoutMs, hint: this.#hint });
     return this.#client;
   }
 

@@ -103,10 +103,10 @@ export class Switchover {
       throw new GuestNeverRan(`${who} gave the migration up; what it printed last says why. Start it anew`);
     }
     if (ended === undefined) return;
-    if (state === 'not-sent') throw new GuestNeverRan(`${ended.message} Its guest cannot run`, 1, { cause: ended });
+    if (state === 'not-sent') throw new GuestNeverRan(`${ended.message}; its guest cannot run`, 1, { cause: ended });
     // RESUME is written before the first vCPU runs. A Unix socket gives all that was written before it says that its writer is gone;
     // TCP may not.
-    if (unix) throw new ControlLost(`${ended.message} Its guest had not begun to run`, 1, { cause: ended });
+    if (unix) throw new ControlLost(`${ended.message}; its guest had not begun to run`, 1, { cause: ended });
     throw ended;
   }
 
