@@ -8,6 +8,7 @@ import { buildFloor, startPageServer, type PageServer } from '../lib/floor.ts';
 import { Product } from '../lib/product.ts';
 import type { Context, Section, SizeName } from '../lib/section.ts';
 import { describe, KINDS, type Kind } from './contents.ts';
+import { bulkChart } from './figure.ts';
 import { fillFloor, fillProduct, type BulkSample } from './fills.ts';
 import type { GbitLine, GbitPlan } from './gbit.ts';
 import { bulkTable, rowOf, type BulkRow } from './table.ts';
@@ -114,12 +115,14 @@ export const section: Section = {
     const contents = Object.fromEntries(KINDS.map(({ content }) => [content, describe(content)]));
     const local = await onLoopback(context, pages);
     const gbit = await atGbit(context, gbitPages);
+    const rows = [...local, ...gbit];
     const bars: Partial<Record<BarName, number>> = {};
     for (const { bar, rate } of local) if (bar !== undefined) bars[bar] = rate.ratio;
     return {
-      table: bulkTable([...local, ...gbit], contents),
+      table: bulkTable(rows, contents),
       bars,
-      data: { pages, gbitPages, contents, rows: [...local, ...gbit] },
+      data: { pages, gbitPages, contents, rows },
+      charts: [{ file: 'bulk.svg', svg: bulkChart(pages / PAGES_OF_MIB, local, gbit) }],
     };
   },
 };

@@ -8,8 +8,8 @@ import type { Host } from '../../e2e/lib/hosts.ts';
 import { LOOPBACK, type Filler, type PageServer } from './floor.ts';
 
 const PAGE_BYTES = 4096;
-/** The zero search of the source is part of SetPaused. */
-const SCAN_MS = 60_000;
+/** Many at once, on a host that is busy, may take longer than a call has by default. */
+const PREPARE = { timeoutMs: 60_000 };
 const END_MS = 20_000;
 const END_POLL_MS = 20;
 const FINAL: readonly MigrationPhase[] = [MigrationPhase.COMPLETED, MigrationPhase.FAILED, MigrationPhase.CANCELLED];
@@ -113,11 +113,13 @@ export class Product {
         },
       },
     };
-    const { generation } = await this.#source.call((c, o) => c.register({ vmId, memory, token }, o));
-    await this.#source.call((c, o) => c.setPaused({ vmId, generation, paused: true }, o), { timeoutMs: SCAN_MS });
+    const { generation } = await this.#source.call((c, o) => c.register({ vmId, memory, token }, o), PREPARE);
+    await this.#source.call((c, o) => c.setPaused({ vmId, generation, paused: true }, o), PREPARE);
     const startCalledNs = nowNs();
-    const { migration } = await this.#destination.call((c, o) =>
-      c.start({ vmId, generation, token, sourceAddress: this.#source.address, mode: MigrationMode.POST_COPY }, o),
+    const { migration } = await this.#destination.call(
+      (c, o) =>
+        c.start({ vmId, generation, token, sourceAddress: this.#source.address, mode: MigrationMode.POST_COPY }, o),
+      PREPARE,
     );
     if (!migration) throw new Error('the destination agent answered Start without a migration');
     const { migrationId, vmmSocket } = migration;

@@ -35,12 +35,18 @@ export function guestBytesOf(smaps: string): number {
   return bytes;
 }
 
-const read = (pid: number, file: 'status' | 'smaps'): string => readFileSync(`/proc/${pid}/${file}`, 'utf8');
+function statusOf(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/status`, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
 
 /** Shared memory of the agent's own. Not for the time that is measured: to walk over 8 GiB of a mapping takes some. */
 export function ownSharedBytes(pid: number): number {
-  const { sharedBytes } = residentOf(read(pid, 'status'));
-  return sharedBytes === 0 ? 0 : Math.max(0, sharedBytes - guestBytesOf(read(pid, 'smaps')));
+  const { sharedBytes } = residentOf(statusOf(pid) ?? '');
+  return sharedBytes === 0 ? 0 : Math.max(0, sharedBytes - guestBytesOf(readFileSync(`/proc/${pid}/smaps`, 'utf8')));
 }
 
 /** Looks at processes again and again, from now until `stop`. */
@@ -52,8 +58,8 @@ export class ResidentPeak {
   constructor(pids: readonly number[]) {
     this.#pids = pids;
     this.#peaks = pids.map(() => 0);
-    this.#look();
     this.#timer = setInterval(() => this.#look(), EVERY_MS);
+    this.#look();
   }
 
   /** While guests' memory is still there. @returns bytes, a process each, in their order */
@@ -65,7 +71,10 @@ export class ResidentPeak {
 
   #look(): void {
     for (const [index, pid] of this.#pids.entries()) {
-      const { anonBytes, fileBytes } = residentOf(read(pid, 'status'));
+      const status = statusOf(pid);
+      // An agent that ended: whoever waits for it says why.
+      if (status === undefined) return clearInterval(this.#timer);
+      const { anonBytes, fileBytes } = residentOf(status);
       this.#peaks[index] = Math.max(this.#peaks[index] ?? 0, anonBytes + fileBytes);
     }
   }
