@@ -86,6 +86,15 @@ export class Continuity {
     return givenUp && new PagewakeError(givenUp.reason, givenUp.message);
   }
 
+  /** As the orchestrator said last, to this agent or to one before it. */
+  get prefetchPaused(): boolean {
+    return this.#keeper.record.prefetchPaused === true;
+  }
+
+  keepPrefetch(wish: 'paused' | 'resumed'): void {
+    this.#write(() => this.#keeper.update({ prefetchPaused: wish === 'paused' }));
+  }
+
   /** How far the agent before this one came, by the ledger that it left. Undefined: no VMM had handed anything over. */
   get stage(): number | undefined {
     return this.adopted && this.#keeper.record.memory ? this.#left().stage : undefined;
@@ -145,7 +154,7 @@ export class Continuity {
     this.#ledger?.close();
   }
 
-  /** At the end nobody is helped by an error: what the record would have told the next agent is being told now. */
+  /** Nobody is helped by an error: what the record would tell the next agent holds of this one. */
   #write(act: () => void): void {
     try {
       act();

@@ -77,6 +77,8 @@ export const migrationRecord = z.strictObject({
   startedAtMs: z.number(),
   trace: z.strictObject({ traceId, spanId, sampled: z.boolean(), parentSpanId: spanId.optional() }),
   memory: handedOver.optional(),
+  /** Prefetch rests until somebody resumes it. */
+  prefetchPaused: z.boolean().optional(),
   /** Ledger pages that may be in the memory although they are called missing: asked for as an agent died, and no file tells. */
   inDoubt: z.array(z.int().nonnegative()).optional(),
   /** Given up, and nobody knows whether everybody has been told: whoever takes this up tells them. */

@@ -89,6 +89,29 @@ test(
   },
 );
 
+test('paused when its agent left, it is paused with the next one, until it is resumed', UFFD, async (t) => {
+  const source = await startFakeSource(t, { pages: PAGES, bulk: () => undefined });
+  const socketDir = temporaryDir(t);
+  const before = await startDest(t, { socketDir });
+  const { vmmSocket } = await before.start(source.address);
+  const vmm = await startVmm(t, { pages: PAGES });
+  handOver(vmm, vmmSocket);
+  assert.deepEqual(await vmm.message(), READY);
+  await before.client.pause({ migrationId: 'm' });
+  await before.leave();
+  const asked = source.ranges.length;
+  source.release();
+  const dest = await startDest(t, { socketDir });
+  await awaits(dest);
+  handOver(vmm, vmmSocket, LIVE);
+  assert.deepEqual(await vmm.message(), READY);
+  assert.equal((await dest.get('m')).phase, MigrationPhase.PAUSED);
+  for (const page of [3, 500, 900]) assert.deepEqual(await vmm.touch(0, page), seen(content(page)));
+  assert.equal(source.ranges.length, asked);
+  await dest.client.resume({ migrationId: 'm' });
+  assert.deepEqual(await vmm.message(), DONE);
+});
+
 test('every page was there and nobody was told: the next agent tells the VMM and the source', UFFD, async (t) => {
   const { source, vmm, socketDir, socket, ledger } = await leftWhileFilling(t);
   mark(ledger, STAGE.live);

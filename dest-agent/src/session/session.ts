@@ -29,7 +29,6 @@ export class MigrationSession extends PhaseMachine {
   readonly #source: SourceSide;
   readonly #vmm: VmmSide;
   readonly #alarms: Alarms;
-  #prefetchPaused = false;
   #error: PagewakeError | undefined;
   #fillingSinceMs: number | undefined;
   #filledAtMs: number | undefined;
@@ -112,8 +111,8 @@ export class MigrationSession extends PhaseMachine {
   /** Before prefetch has begun, and while the source is lost, this says only how it will begin. */
   #setPrefetch(wish: 'paused' | 'resumed'): void {
     if (this.phase === 'finishing' || this.over) throw this.wrongPhase(wish);
-    this.#prefetchPaused = wish === 'paused';
-    this.#lanes.bulk.post({ type: this.#prefetchPaused ? 'pause' : 'resume' });
+    this.#o.continuity.keepPrefetch(wish);
+    this.#lanes.bulk.post({ type: wish === 'paused' ? 'pause' : 'resume' });
   }
 
   /** @param force also where a guest may run on what has come: it is lost then */
@@ -206,11 +205,11 @@ export class MigrationSession extends PhaseMachine {
     this.#atStake = true;
     vm.ledger.stage = STAGE.live;
     // Again, and before `go`: a lane that was not attached yet has not heard it.
-    if (this.#prefetchPaused) this.#lanes.bulk.post({ type: 'pause' });
+    if (this.#o.continuity.prefetchPaused) this.#lanes.bulk.post({ type: 'pause' });
     this.#lanes.both({ type: 'go', guestStarts: this.phase === 'held' });
     this.#fillingSinceMs = Date.now();
     this.enter('filling');
-    if (this.#prefetchPaused) this.enter('paused');
+    if (this.#o.continuity.prefetchPaused) this.enter('paused');
     if (vm.choice.mode === 'post-copy') this.#vmm.send({ type: 'ready' });
     this.#tellLostEarly();
     // A VM whose memory is all zeros has nothing to fetch; and a lane may have been whole before it was heard.
@@ -277,7 +276,7 @@ export class MigrationSession extends PhaseMachine {
     if (this.phase !== 'interrupted' && this.phase !== 'held') return;
     this.#error = undefined;
     this.#lanes.both({ type: 'reopened', source });
-    if (this.phase === 'interrupted') this.enter(this.#prefetchPaused ? 'paused' : 'filling');
+    if (this.phase === 'interrupted') this.enter(this.#o.continuity.prefetchPaused ? 'paused' : 'filling');
   }
 
   // ── The ends ────────────────────────────────────────────────────────────────────────────────────────────────────
