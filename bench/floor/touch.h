@@ -6,7 +6,7 @@ enum { MAX_THREADS = 64 };
 
 struct walk {
   char name[32];
-  unsigned long ms;      /* so long, whoever fills: a core that wakes up and one that is awake are two machines */
+  unsigned long ms;      /* so long, and 100 touches at least */
   unsigned long threads; /* each has one touch outstanding */
   unsigned long gap_us;  /* that a thread computes between two touches */
   /* Where bulk runs beside the walk: whether it has come to its end, and the walk with it. NULL: none does. */

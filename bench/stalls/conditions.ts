@@ -28,10 +28,17 @@ export interface Sizes {
   readonly warmUpMs: number;
   readonly idleMs: number;
   readonly bulkMs: number;
+  /** Of the touches under bulk so many at least must be faults that went to the source, or what was measured is prefetch. */
+  readonly leastDemand: number;
+  /** Of the time that a walk was to take: bulk that is through before leaves nothing to measure. */
+  readonly leastTime: number;
 }
 
+const STRICT = { leastDemand: 0.9, leastTime: 0.5 } as const;
+
 export const SIZES: Readonly<Record<SizeName, Sizes>> = {
-  full: { idlePages: 262_144, bulkPages: 524_288, warmUpMs: 400, idleMs: 1000, bulkMs: 1500 },
-  quick: { idlePages: 262_144, bulkPages: 262_144, warmUpMs: 300, idleMs: 600, bulkMs: 700 },
-  smoke: { idlePages: 32_768, bulkPages: 65_536, warmUpMs: 10, idleMs: 60, bulkMs: 40 },
+  full: { idlePages: 262_144, bulkPages: 524_288, warmUpMs: 400, idleMs: 1000, bulkMs: 1500, ...STRICT },
+  quick: { idlePages: 262_144, bulkPages: 262_144, warmUpMs: 300, idleMs: 600, bulkMs: 700, ...STRICT },
+  // On a machine that is busy with other tests a hundred touches may take until bulk is through; nobody reads how fast that was.
+  smoke: { idlePages: 32_768, bulkPages: 131_072, warmUpMs: 10, idleMs: 60, bulkMs: 40, leastDemand: 0, leastTime: 0 },
 };

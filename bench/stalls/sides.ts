@@ -14,11 +14,6 @@ export interface Side {
   underBulk(sizes: Sizes): Promise<Walks>;
 }
 
-/** Of the touches under bulk that many at least must be faults that went to the source, or what was measured is prefetch. */
-const LEAST_DEMAND = 0.9;
-/** Of the time that a walk was to take: bulk that is through before leaves nothing to measure. */
-const LEAST_TIME = 0.5;
-
 /** A life for each: each has all its memory before it. */
 async function eachAlone(measure: (condition: Condition) => Promise<readonly Walked[]>): Promise<Walks> {
   const walks: Partial<Record<Condition['name'], Walked>> = {};
@@ -31,9 +26,9 @@ function named(conditions: readonly Condition[], walked: readonly Walked[]): Wal
 }
 
 /** @throws Error where it was over before it had well begun: no page was left, or bulk had come to its end */
-function expectLength(ms: number, walked: readonly Walked[]): void {
+function expectLength(ms: number, leastTime: number, walked: readonly Walked[]): void {
   for (const { touches, seconds } of walked)
-    if (touches === 0 || seconds * 1000 < LEAST_TIME * ms)
+    if (touches === 0 || seconds * 1000 < leastTime * ms)
       throw new Error(`a walk of ${ms} ms ended after ${(seconds * 1000).toFixed(0)} ms and ${touches} touches`);
 }
 
@@ -41,15 +36,15 @@ export function floorSide(server: PageServer): Side {
   const filler = ['floor', String(server.port)] as const;
   const cpuSeconds = (): number => cpuSecondsOfThreads(server.program.pid);
   return {
-    async idle({ idlePages: pages, warmUpMs, idleMs: ms }) {
+    async idle({ idlePages: pages, warmUpMs, idleMs: ms, leastTime }) {
       const walked = await walk({ filler, pages, bulk: false, warmUpMs, ms, conditions: CONDITIONS, cpuSeconds });
-      expectLength(ms, walked);
+      expectLength(ms, leastTime, walked);
       return named(CONDITIONS, walked);
     },
-    underBulk: ({ bulkPages: pages, warmUpMs, bulkMs: ms }) =>
+    underBulk: ({ bulkPages: pages, warmUpMs, bulkMs: ms, leastTime }) =>
       eachAlone(async (condition) => {
         const walked = await walk({ filler, pages, bulk: true, warmUpMs, ms, conditions: [condition], cpuSeconds });
-        expectLength(ms, walked);
+        expectLength(ms, leastTime, walked);
         return walked;
       }),
   };
@@ -60,7 +55,7 @@ export function productSide(product: Product): Side {
   const fromSource = async (prepared: Prepared): Promise<number> =>
     Number((await product.get(prepared)).faults?.fromSource ?? 0n);
   return {
-    async idle({ idlePages: pages, warmUpMs, idleMs: ms }) {
+    async idle({ idlePages: pages, warmUpMs, idleMs: ms, leastTime }) {
       const prepared = await product.prepare(pages);
       const { filler } = prepared;
       // Before the VMM comes: prefetch then never begins.
@@ -76,16 +71,16 @@ export function productSide(product: Product): Side {
       const conditions = CONDITIONS;
       const walked = await walk({ filler, pages, bulk: false, warmUpMs, ms, conditions, cpuSeconds, finished });
       await product.end(prepared);
-      expectLength(ms, walked);
+      expectLength(ms, leastTime, walked);
       return named(CONDITIONS, walked);
     },
-    underBulk: ({ bulkPages: pages, warmUpMs, bulkMs: ms }) =>
+    underBulk: ({ bulkPages: pages, warmUpMs, bulkMs: ms, leastDemand, leastTime }) =>
       eachAlone(async (condition) => {
         const prepared = await product.prepare(pages);
         const { filler } = prepared;
         const finished = async (touches: number): Promise<void> => {
           const faults = await fromSource(prepared);
-          if (faults < LEAST_DEMAND * touches)
+          if (faults < leastDemand * touches)
             throw new Error(
               `${condition.what}, under bulk: only ${faults} of ${touches} touches needed the source; prefetch had the others under way`,
             );
@@ -93,7 +88,7 @@ export function productSide(product: Product): Side {
         const conditions = [condition];
         const walked = await walk({ filler, pages, bulk: true, warmUpMs, ms, conditions, cpuSeconds, finished });
         await product.end(prepared);
-        expectLength(ms, walked);
+        expectLength(ms, leastTime, walked);
         return walked;
       }),
   };
