@@ -1,5 +1,5 @@
 /** Opening and completing the source, on the main thread: everything that is not a page. */
-import type { Client } from '@grpc/grpc-js';
+import { connectivityState, type Client } from '@grpc/grpc-js';
 import type { GuestLayout } from '@pagewake/core';
 import { createClient, PageService, type ServiceClient } from '@pagewake/proto';
 import { ErrorReason, PagewakeError, type ClientLinkOptions } from '../kit.ts';
@@ -9,6 +9,8 @@ import { asSourceError, PROTOCOL_VERSION, SourceOpening, type OnZero } from './s
 
 const COMPLETE_TIMEOUT_MS = 5000;
 const COMPLETE_ATTEMPTS = 3;
+/** Longer than grpc-js waits between two tries: that a connection was refused may have been another migration's news, from before the source was there. */
+const REFUSED_FOR_MS = 2500;
 
 export interface SourceIdentity {
   readonly vmId: string;
@@ -36,15 +38,28 @@ export class SourceSession {
 
   /** Resolves where the source can be reached and takes this side's credentials. @throws PagewakeError SOURCE_UNREACHABLE */
   async check(timeoutMs: number): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      this.#channel.waitForReady(Date.now() + timeoutMs, (error) => {
-        if (!error) resolve();
-        else
-          reject(
-            new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source agent does not answer: ${error.message}`),
-          );
-      });
-    });
+    const channel = this.#channel.getChannel();
+    let deadline = Date.now() + timeoutMs;
+    let why = 'no connection in time';
+    try {
+      for (;;) {
+        const state = channel.getConnectivityState(true);
+        if (state === connectivityState.READY) return;
+        if (state === connectivityState.TRANSIENT_FAILURE) {
+          deadline = Math.min(deadline, Date.now() + REFUSED_FOR_MS);
+          why = 'no connection can be made';
+        }
+        await new Promise<void>((resolve, reject) => {
+          channel.watchConnectivityState(state, deadline, (error) => {
+            if (error) reject(error);
+            else resolve();
+          });
+        });
+      }
+    } catch {
+      // Late, or closed meanwhile.
+      throw new PagewakeError(ErrorReason.SOURCE_UNREACHABLE, `the source agent does not answer: ${why}`);
+    }
   }
 
   /**
