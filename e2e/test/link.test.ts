@@ -135,5 +135,7 @@ for (const [name, way, lacking] of WAYS)
 test(
   'a link that is cut in the middle and comes back: faults wait, the migration goes on, no page is wrong',
   { skip, concurrency: CUT.length },
-  (t) => Promise.all(CUT.map(([name, way]) => t.test(`as it is by default${name}`, (t) => moves(t, way, true)))),
+  async (t) => {
+    await Promise.all(CUT.map(([name, way]) => t.test(`as it is by default${name}`, (t) => moves(t, way, true))));
+  },
 );
