@@ -14,6 +14,7 @@
         'src/ledger_memory.cc',
         'src/ledger_registry.cc',
         'src/loop_poll.cc',
+        'src/loop_spin.cc',
         'src/lz4.cc',
         'src/mapping.cc',
         'src/memory_file.cc',

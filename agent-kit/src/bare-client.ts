@@ -11,6 +11,7 @@ import { formatAddress } from './address.ts';
 import { KEEPALIVE_MS, linkSecurity, type ClientLinkOptions } from './link-security.ts';
 import { ErrorReason, messageOf, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
+import { StraightWriter, type SendNow } from './straight-writer.ts';
 
 export interface BareClientOptions {
   readonly address: string;
@@ -26,6 +27,8 @@ export interface BareClientOptions {
    * has run. Default: 0.
    */
   readonly exercises?: number;
+  /** Of a connection without TLS: writes go this way while nothing waits to be written. */
+  readonly sendNow?: SendNow;
 }
 
 export interface BareClientEvents {
@@ -45,6 +48,7 @@ export class BareClient {
   readonly #events: BareClientEvents;
   readonly #reader: MessageReader;
   readonly #socket: Socket;
+  readonly #writer: StraightWriter;
   readonly #target: string;
   #answered = false;
   #exercises: number;
@@ -74,19 +78,20 @@ export class BareClient {
       });
       this.#socket.on('data', (chunk: Buffer) => this.#read(chunk));
     }
+    this.#writer = new StraightWriter(this.#socket, tls === undefined ? options.sendNow : undefined);
     this.#socket.setNoDelay(true);
     this.#socket.on('error', (error) => this.#lose(messageOf(error)));
     this.#socket.on('end', () => this.#lose('the source ended the connection'));
     this.#socket.on('close', () => this.#lose('connection closed'));
     const { answerWithinMs } = options;
     this.#timer = setTimeout(() => this.#lose(`no answer within ${answerWithinMs} ms`), answerWithinMs);
-    this.#socket.write(framed(options.first));
-    this.#socket.write(SIGN_OF_LIFE);
+    this.#writer.write(framed(options.first));
+    this.#writer.write(SIGN_OF_LIFE);
   }
 
   write(message: Uint8Array): void {
     this.#exercises = 0;
-    if (!this.#over) this.#socket.write(framed(message));
+    if (!this.#over) this.#writer.write(framed(message));
   }
 
   /** Ends the connection without a word to `onEnd`. */
@@ -100,7 +105,7 @@ export class BareClient {
   #giveSignOfLife(): void {
     if (!this.#heard) this.#lose('no sign of life');
     this.#heard = false;
-    if (!this.#over) this.#socket.write(SIGN_OF_LIFE);
+    if (!this.#over) this.#writer.write(SIGN_OF_LIFE);
   }
 
   /** @returns true, for `onread`: go on */
@@ -135,7 +140,7 @@ export class BareClient {
   #exercise(): void {
     if (this.#exercises === 0 || this.#over) return;
     this.#exercises--;
-    this.#socket.write(SIGN_OF_LIFE);
+    this.#writer.write(SIGN_OF_LIFE);
   }
 
   #answer(): void {

@@ -8,6 +8,7 @@ import type { HostPort } from './address.ts';
 import { KEEPALIVE_MS } from './link-security.ts';
 import { ErrorReason, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
+import { StraightWriter, type SendNow } from './straight-writer.ts';
 import { readTls, type TlsFiles } from './tls.ts';
 
 export interface BareServerOptions extends TlsFiles {
@@ -18,6 +19,8 @@ export interface BareServerOptions extends TlsFiles {
   readonly highWaterMarkBytes?: number;
   /** Default: 10 s. */
   readonly strangerMs?: number;
+  /** Of connections without TLS: writes go this way while nothing waits to be written. */
+  readonly sendNow?: SendNow;
 }
 
 export interface BareConnection {
@@ -149,6 +152,7 @@ const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddres
 
 class Peer implements BareConnection {
   readonly #socket: Socket;
+  readonly #writer: StraightWriter;
   readonly #options: BareServerOptions;
   readonly #strangers: Strangers;
   readonly #reader: MessageReader;
@@ -165,6 +169,7 @@ class Peer implements BareConnection {
     onConnection: (connection: BareConnection) => BareConnectionEvents,
   ) {
     this.#socket = socket;
+    this.#writer = new StraightWriter(socket, options.tlsCert === undefined ? options.sendNow : undefined);
     this.#options = options;
     this.#strangers = strangers;
     this.#reader = new MessageReader(STRANGER_MESSAGE_BYTES, (message) => this.#take(message));
@@ -190,7 +195,7 @@ class Peer implements BareConnection {
   }
 
   write(bytes: Uint8Array, taken?: () => void): boolean {
-    if (this.#socket.write(bytes, () => taken?.())) return true;
+    if (this.#writer.write(bytes, taken)) return true;
     this.#behind = true;
     // A peer that asks and does not take must not fill our memory with its questions.
     this.#socket.pause();

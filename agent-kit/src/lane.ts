@@ -8,4 +8,5 @@ export * from './link-security.ts';
 export * from './message-reader.ts';
 export * from './random-ids.ts';
 export * from './spin.ts';
+export * from './straight-writer.ts';
 export * from './tls.ts';

@@ -6,21 +6,24 @@ const SPAN_ID_BYTES = 8;
 const DRAWN_BYTES = 8192;
 
 class RandomBytes {
-  readonly #drawn = Buffer.alloc(DRAWN_BYTES);
-  #next = DRAWN_BYTES;
+  #drawn = Buffer.alloc(0);
+  #next = 0;
 
-  hex(bytes: number): string {
-    if (this.#next + bytes > DRAWN_BYTES) {
-      randomFillSync(this.#drawn);
+  /** A view of bytes that are nobody else's. */
+  take(bytes: number): Buffer {
+    if (this.#next + bytes > this.#drawn.length) {
+      this.#drawn = randomFillSync(Buffer.allocUnsafeSlow(DRAWN_BYTES));
       this.#next = 0;
     }
     const at = this.#next;
     this.#next += bytes;
-    return this.#drawn.toString('hex', at, this.#next);
+    return this.#drawn.subarray(at, this.#next);
   }
 }
 
 const random = new RandomBytes();
 
-export const newTraceId = (): string => random.hex(TRACE_ID_BYTES);
-export const newSpanId = (): string => random.hex(SPAN_ID_BYTES);
+export const newTraceId = (): string => random.take(TRACE_ID_BYTES).toString('hex');
+export const newSpanId = (): string => random.take(SPAN_ID_BYTES).toString('hex');
+/** As it is on the wire. */
+export const newSpanIdBytes = (): Uint8Array => random.take(SPAN_ID_BYTES);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,6 +85,16 @@ Napi::Value duplicate_descriptor(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), copy);
 }
 
+// (fd, bytes) -> how many the kernel took; 0: none. What is wrong with the socket is told to whoever writes the usual way then.
+Napi::Value send_now(const Napi::CallbackInfo& info) {
+  Args args(info);
+  const int fd = args.descriptor(0, "fd");
+  const std::span<uint8_t> bytes = args.bytes(1, "bytes");
+  if (!args) return info.Env().Undefined();
+  const ssize_t sent = ::send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  return Napi::Number::New(info.Env(), sent > 0 ? static_cast<double>(sent) : 0);
+}
+
 // (path) -> a descriptor that holds the lock, as long as it is open. A child does not inherit it, and a process that is killed
 // gives it back only when its last thread has left the kernel: whoever gets it then has nobody's call under way beside it.
 Napi::Value lock_file(const Napi::CallbackInfo& info) {
@@ -106,6 +117,7 @@ void init_bytes(Napi::Env env, Napi::Object exports) {
   exports.Set("monotonicMs", Napi::Function::New(env, monotonic_ms, "monotonicMs"));
   exports.Set("duplicateDescriptor", Napi::Function::New(env, duplicate_descriptor, "duplicateDescriptor"));
   exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
+  exports.Set("sendNow", Napi::Function::New(env, send_now, "sendNow"));
   exports.Set("setThreadNice", Napi::Function::New(env, set_thread_nice, "setThreadNice"));
 }
 

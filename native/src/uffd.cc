@@ -77,7 +77,8 @@ Napi::Function Uffd::define(Napi::Env env) {
                      {StaticMethod("open", &Uffd::open), InstanceMethod("fd", &Uffd::fd),
                       InstanceMethod("duplicate", &Uffd::duplicate), InstanceMethod("handshake", &Uffd::handshake),
                       InstanceMethod("register", &Uffd::register_range), InstanceMethod("unregister", &Uffd::unregister),
-                      InstanceMethod("copy", &Uffd::copy), InstanceMethod("zeropage", &Uffd::zeropage),
+                      InstanceMethod("copy", &Uffd::copy), InstanceMethod("copyRequested", &Uffd::copy_requested),
+                      InstanceMethod("zeropage", &Uffd::zeropage),
                       InstanceMethod("continue", &Uffd::continue_pages), InstanceMethod("wake", &Uffd::wake),
                       InstanceMethod("poison", &Uffd::poison), InstanceMethod("poll", &Uffd::poll),
                       InstanceMethod("drain", &Uffd::drain), InstanceMethod("stopPolling", &Uffd::stop_polling),
@@ -190,6 +191,37 @@ Napi::Value Uffd::copy(const Napi::CallbackInfo& info) {
   const bool wake = args.flag(4, "wake");
   if (!args || !require_open(info, "UFFDIO_COPY")) return info.Env().Undefined();
   return Napi::Number::New(info.Env(), encode(uffd::copy(fd_.get(), address, source.data(), source.size(), wake)));
+}
+
+// (address, source, offset, length, ledger id, page) -> outcome. Check, copy and the ledger's transition under one shared lock, as PageInstaller does it
+// in five calls. A fault waits for the page: nobody has to be told who was woken.
+Napi::Value Uffd::copy_requested(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Args args(info);
+  const uint64_t address = args.whole(0, "address");
+  const std::span<uint8_t> source = args.slice(1, "source");
+  const auto ledgerId = static_cast<uint32_t>(args.whole(4, "ledger", UINT32_MAX));
+  const uint64_t page = args.whole(5, "page");
+  if (!args || !require_open(info, "UFFDIO_COPY")) return env.Undefined();
+  const std::shared_ptr<Ledger> ledger = ledgers::find(ledgerId);
+  if (ledger == nullptr) {
+    throw_native(env, EBADF, "UFFDIO_COPY", "there is no ledger " + std::to_string(ledgerId));
+    return env.Undefined();
+  }
+  args.require(page < ledger->page_count(), "page is not within the ledger");
+  if (!args) return env.Undefined();
+  const int locked = ledger->install_lock().lock_shared();
+  if (locked != 0) {
+    throw_native(env, locked, "pthread_rwlock", "copyRequested under the exclusive lock");
+    return env.Undefined();
+  }
+  Outcome outcome = done(0);
+  if (ledger->state(page) == PageState::requested) {
+    outcome = uffd::copy(fd_.get(), address, source.data(), source.size(), true);
+    if (outcome.kind == OutcomeKind::done) ledger->installed(page, 1, [](uint64_t) {});
+  }
+  ledger->install_lock().unlock();
+  return Napi::Number::New(env, encode(outcome));
 }
 
 Napi::Value Uffd::range_call(const Napi::CallbackInfo& info, const char* name, RangeCall call) {

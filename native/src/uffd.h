@@ -33,6 +33,7 @@ class Uffd : public Napi::ObjectWrap<Uffd> {
   Napi::Value register_range(const Napi::CallbackInfo& info);
   Napi::Value unregister(const Napi::CallbackInfo& info);
   Napi::Value copy(const Napi::CallbackInfo& info);
+  Napi::Value copy_requested(const Napi::CallbackInfo& info);
   Napi::Value zeropage(const Napi::CallbackInfo& info);
   Napi::Value continue_pages(const Napi::CallbackInfo& info);
   Napi::Value wake(const Napi::CallbackInfo& info);

@@ -20,6 +20,14 @@ export interface NativeUffd {
   register(address: number, length: number, mode: number): number;
   unregister(address: number, length: number): PackedOutcome;
   copy(address: number, source: Uint8Array, offset: number, length: number, wake: boolean): PackedOutcome;
+  copyRequested(
+    address: number,
+    source: Uint8Array,
+    offset: number,
+    length: number,
+    ledgerId: number,
+    page: number,
+  ): PackedOutcome;
   zeropage(address: number, length: number): PackedOutcome;
   continue(address: number, length: number): PackedOutcome;
   wake(address: number, length: number): PackedOutcome;
@@ -107,6 +115,13 @@ export interface NativeLedger {
   close(): void;
 }
 
+export interface NativeLoopSpin {
+  touch(): void;
+  stop(): void;
+  state(): number;
+  close(): void;
+}
+
 export interface NativeBinding {
   setErrorClass(errorClass: typeof NativeError): void;
   readonly Uffd: {
@@ -125,6 +140,7 @@ export interface NativeBinding {
     listen(path: string): OwnedFd;
     connect(path: string): OwnedFd;
   };
+  readonly LoopSpin: { new (forUs: number): NativeLoopSpin };
   readonly PageLedger: {
     new (idOrCreated: unknown): NativeLedger;
     /** An empty path: no file. */
@@ -136,6 +152,7 @@ export interface NativeBinding {
   lz4Compress(bytes: Uint8Array, offset: number, length: number, into: Uint8Array, at: number, room: number): number;
   lz4Decompress(bytes: Uint8Array, offset: number, length: number, into: Uint8Array, at: number, room: number): boolean;
   monotonicMs(): number;
+  sendNow(fd: number, bytes: Uint8Array): number;
   setThreadNice(nice: number): void;
   duplicateDescriptor(fd: number): OwnedFd;
   lockFile(path: string): OwnedFd;

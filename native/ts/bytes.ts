@@ -28,6 +28,14 @@ export function monotonicMs(): number {
   return binding.monotonicMs();
 }
 
+/**
+ * Hands bytes to the kernel for a socket that is connected, without waiting.
+ * @returns how many it took; 0: none, because the peer is behind or the socket is of no use
+ */
+export function sendNow(fd: number, bytes: Uint8Array): number {
+  return binding.sendNow(fd, bytes);
+}
+
 /** Niceness (-20 to 19) of the calling thread alone. Lower than it is needs CAP_SYS_NICE: EACCES. */
 export function setThreadNice(nice: number): void {
   binding.setThreadNice(nice);

@@ -6,12 +6,15 @@ export {
   lz4Compress,
   lz4Decompress,
   monotonicMs,
+  sendNow,
   setThreadNice,
   zeroRuns,
 } from './bytes.ts';
 export { NativeError } from './errors.ts';
 export { MAX_CLAIM_PAGES, PageLedger } from './ledger.ts';
 export type { ClaimedRun } from './ledger.ts';
+export { LoopSpin } from './loop-spin.ts';
+export type { SpinState } from './loop-spin.ts';
 export { GUEST_MEMFD_FLAG, MemoryFile } from './memory-file.ts';
 export type { MemoryFileKind } from './memory-file.ts';
 export { probe } from './probe.ts';

@@ -94,6 +94,14 @@ export class Uffd {
     return toOutcome(this.#native.copy(address, source, sourceOffset, length, wakes));
   }
 
+  /**
+   * `copy` of one page that `ledger` has as requested, and requested → present, both under the ledger's shared lock: what takes five calls where a fault
+   * waits takes one. `done` with 0 bytes: the page was not requested any more, and nothing was done. Any other outcome left the ledger alone.
+   */
+  copyRequested(address: number, source: Uint8Array, length: number, ledger: PageLedger, page: number): Outcome {
+    return toOutcome(this.#native.copyRequested(address, source, 0, length, ledger.id, page));
+  }
+
   /** Fills absent pages with zeros and wakes. Not on hugetlbfs (EINVAL). */
   zeropage(address: number, length: number): Outcome {
     return toOutcome(this.#native.zeropage(address, length));

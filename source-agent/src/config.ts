@@ -32,8 +32,8 @@ const schema = z.object({
     'dir',
   ),
   faultSpinUs: option(
-    z.number().int().min(0).max(100_000).default(0),
-    'how long to stay awake after a fault, for the next one: shorter stalls for a core that is busy as long as faults come; 0: not at all',
+    z.number().int().min(0).max(100_000).optional(),
+    'how long to stay awake after a fault, for the next one: shorter stalls for a core that is busy as long as faults come, and yields to whoever else can run; 0: not at all; default: 200 where there are four cores or more, else 0',
     'us',
   ),
   ...serverFields,

@@ -1,5 +1,6 @@
-/** The page ledger and the clock of the native core, under the names that the lanes use. */
+/** The page ledger, the clock and the loop of the native core, under the names that the lanes use. */
 export {
+  LoopSpin,
   MAX_CLAIM_PAGES,
   monotonicMs,
   PAGE,

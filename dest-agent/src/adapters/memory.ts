@@ -2,8 +2,8 @@
  * The VM's memory on this host: pages by region and number on one side, addresses and descriptors on the other. Host addresses
  * end here.
  */
-import { GuestLayout, type Region, type RegionInput } from '@pagewake/core';
-import { duplicateDescriptor, MemoryFile, ProcessMemory, Uffd, type Outcome } from '@pagewake/native';
+import { GuestLayout, type PagePlace, type Region, type RegionInput } from '@pagewake/core';
+import { duplicateDescriptor, MemoryFile, ProcessMemory, Uffd, type Outcome, type PageLedger } from '@pagewake/native';
 
 export type { Outcome } from '@pagewake/native';
 
@@ -52,6 +52,13 @@ export class VmMemory {
 
   copy(run: PlacedRun, bytes: Uint8Array, offset: number): Outcome {
     return this.uffd?.copy(addressOf(run), bytes, offset, sizeOf(run), true) ?? NO_UFFD;
+  }
+
+  /** One page, with the ledger's check and transition (`Uffd.copyRequested`). */
+  copyRequested({ region, page }: PagePlace, bytes: Uint8Array, ledger: PageLedger): Outcome {
+    const size = region.pageSizeBytes;
+    const at = region.address + page * size;
+    return this.uffd?.copyRequested(at, bytes, size, ledger, region.firstLedgerPage + page) ?? NO_UFFD;
   }
 
   zeropage(run: PlacedRun): Outcome {

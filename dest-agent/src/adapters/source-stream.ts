@@ -2,6 +2,7 @@
  * A lane's messages to and from the source: on a bare connection where the source has a port for that, and over gRPC where nobody of ours answers there
  * (a firewall knows only the other port). Whoever uses it need not know which of the two it is.
  */
+import { sendNow } from '@pagewake/native';
 import { BareClient, ErrorReason, formatAddress, parseAddress, PagewakeError, type ClientLinkOptions } from '../kit.ts';
 
 export interface SourceStreamOptions {
@@ -75,7 +76,12 @@ export class SourceStream {
   #bare(port: number): BareClient {
     const { host } = parseAddress(this.#o.address, 'source address');
     const address = formatAddress({ host, port });
-    const limits = { maxMessageBytes: MAX_MESSAGE_BYTES, answerWithinMs: ANSWER_WITHIN_MS, exercises: EXERCISES };
+    const limits = {
+      maxMessageBytes: MAX_MESSAGE_BYTES,
+      answerWithinMs: ANSWER_WITHIN_MS,
+      exercises: EXERCISES,
+      sendNow,
+    };
     return new BareClient(
       { address, link: this.#o.link, first: this.#o.first, ...limits },
       {

@@ -58,7 +58,8 @@ export class Counters<Name extends string> {
   }
 
   add(name: Name, amount = 1): void {
-    this.set(name, this.get(name) + amount);
+    const at = this.#at(name);
+    this.#values[at] = (this.#values[at] ?? 0) + amount;
   }
 
   set(name: Name, value: number): void {

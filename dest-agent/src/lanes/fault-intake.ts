@@ -6,6 +6,14 @@ import type { GuestLayout, PagePlace } from '@pagewake/core';
 import type { PageLedger, Uffd } from '../adapters/ledger.ts';
 import { UFFD_EVENT, UFFD_EVENT_BATCH, UFFD_EVENT_FIELDS, UFFD_FAULT_FLAG } from '../adapters/ledger.ts';
 
+/** Fields of an event; a range has its end where a fault has its flags. */
+const TYPE = 0;
+const ADDRESS = 1;
+const FLAGS = 2;
+const END = 2;
+const THREAD = 3;
+const READ_AT_MS = 4;
+
 export interface FaultEvent {
   readonly place: PagePlace;
   readonly kind: 'missing' | 'minor';
@@ -91,32 +99,30 @@ export class FaultIntake {
 
   #collect(count: number, faults: FaultEvent[]): void {
     for (let i = 0; i < count; i++) {
-      const [type, address, flags, threadId, readAtMs] = this.#event(i);
-      if (type !== UFFD_EVENT.pagefault) continue;
-      const place = this.#layout.atAddress(address);
+      if (this.#field(i, TYPE) !== UFFD_EVENT.pagefault) continue;
+      const place = this.#layout.atAddress(this.#field(i, ADDRESS));
       if (!place) {
         this.#handlers.onAlarm('a fault outside every region: the VMM registered more memory than it handed over');
         continue;
       }
-      const kind = (flags & UFFD_FAULT_FLAG.minor) === 0 ? 'missing' : 'minor';
-      faults.push({ place, kind, threadId, readAtMs });
+      const kind = (this.#field(i, FLAGS) & UFFD_FAULT_FLAG.minor) === 0 ? 'missing' : 'minor';
+      faults.push({ place, kind, threadId: this.#field(i, THREAD), readAtMs: this.#field(i, READ_AT_MS) });
     }
   }
 
   /** What is not a fault. */
   #applyOthers(count: number): void {
     for (let i = 0; i < count; i++) {
-      const [type, start, end] = this.#event(i);
-      if (type === UFFD_EVENT.remove || type === UFFD_EVENT.unmap) this.#removed(start, end);
+      const type = this.#field(i, TYPE);
+      if (type === UFFD_EVENT.remove || type === UFFD_EVENT.unmap)
+        this.#removed(this.#field(i, ADDRESS), this.#field(i, END));
       else if (type !== UFFD_EVENT.pagefault)
         this.#handlers.onAlarm(`userfaultfd event 0x${type.toString(16)}: a VMM must not enable FORK or REMAP events`);
     }
   }
 
-  #event(index: number): [type: number, address: number, flags: number, threadId: number, readAtMs: number] {
-    const at = index * UFFD_EVENT_FIELDS;
-    const field = (i: number): number => this.#events[at + i] ?? 0;
-    return [field(0), field(1), field(2), field(3), field(4)];
+  #field(event: number, field: number): number {
+    return this.#events[event * UFFD_EVENT_FIELDS + field] ?? 0;
   }
 
   /** A range of addresses may span regions and what lies between them. */

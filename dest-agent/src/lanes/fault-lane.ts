@@ -11,15 +11,15 @@ import {
   type PagePlace,
 } from '@pagewake/core';
 import { decodeFrame, Unpacked } from '../adapters/frames.ts';
-import { monotonicMs, type PageLedger } from '../adapters/ledger.ts';
+import { LoopSpin, monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
 import type { FaultRequests, FaultsReply } from '../adapters/page-source.ts';
-import { ErrorReason, Spinner } from '../kit.ts';
+import { ErrorReason } from '../kit.ts';
 import { COUNTER_OF_CALL, type Counters, type FaultCounter, type FaultHint } from './counters.ts';
 import { FaultIntake, type FaultEvent } from './fault-intake.ts';
 import type { FaultTracer, TracedInstall } from './fault-trace.ts';
 import { PageInstaller } from './installer.ts';
-import { LocalResolver, runOf } from './local-resolver.ts';
+import { LocalResolver } from './local-resolver.ts';
 import type { FaultTuning, FromLane, TraceIds } from './messages.ts';
 import { Neighbours } from './neighbours.ts';
 import { PendingFaults, type PendingFault, type Waiter } from './pending.ts';
@@ -52,7 +52,7 @@ export class FaultLane {
   readonly #pending = new PendingFaults();
   readonly #stalls = new StallClock();
   readonly #neighbours: Neighbours;
-  readonly #spinner: Spinner;
+  readonly #spin: LoopSpin;
   readonly #scratch: Uint32Array;
   #removedWaiters: number[] = [];
   readonly #batch = new RequestBatch();
@@ -78,7 +78,7 @@ export class FaultLane {
       alarm: (message) => this.#alarm(message),
       fatal: (message) => this.#fatal(message),
     });
-    this.#spinner = new Spinner(options.tuning.spinUs);
+    this.#spin = new LoopSpin(options.tuning.spinUs);
     this.#neighbours = new Neighbours({
       ...options,
       windowPages: options.tuning.windowPages,
@@ -124,6 +124,7 @@ export class FaultLane {
   /** Before the ranges are given back to the kernel, which then wakes everybody. */
   stop(): void {
     this.#retries.stop();
+    this.#spin.close();
   }
 
   // ── The source ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +165,7 @@ export class FaultLane {
   onResponse(reply: FaultsReply): void {
     const receivedAtMs = monotonicMs();
     this.#o.counters.add('payloadBytes', reply.frame?.payload.length ?? 0);
-    this.#spinner.touch();
+    this.#spin.touch();
     const pending = this.#pending.byId(reply.faultId);
     if (!pending) {
       // Else settled meanwhile by other means (the guest gave the page back).
@@ -220,7 +221,7 @@ export class FaultLane {
 
   #flush(): void {
     if (this.#batch.empty || !this.#stream) return;
-    this.#spinner.touch();
+    this.#spin.touch();
     this.#batch.sendTo(this.#stream);
   }
 
@@ -275,7 +276,7 @@ export class FaultLane {
   #install(pending: PendingFault, call: ContentCall, bytes: Uint8Array, traced: TracedInstall | undefined): void {
     // Settled by other means while this waited for a retry.
     if (this.#pending.byId(pending.faultId) !== pending) return;
-    const result = this.#installer.install(call, runOf(pending), bytes, 0);
+    const result = this.#installer.installPage(call, pending, bytes);
     switch (result.kind) {
       case 'installed': {
         const installedAtMs = monotonicMs();

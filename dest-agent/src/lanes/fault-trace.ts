@@ -4,7 +4,7 @@
  */
 import { monotonicMs } from '../adapters/ledger.ts';
 import type { FaultsReply } from '../adapters/page-source.ts';
-import { newSpanId, unixMs } from '../kit.ts';
+import { newSpanId, newSpanIdBytes, unixMs } from '../kit.ts';
 import type { FaultRecord, TraceIds } from './messages.ts';
 import type { FaultTrace, PendingFault } from './pending.ts';
 
@@ -29,6 +29,7 @@ type SourcePart = Pick<
 export class FaultTracer {
   readonly #ratio: number;
   readonly #trace: TraceIds;
+  readonly #traceIdBytes: Uint8Array;
   readonly #flush: (records: readonly FaultRecord[]) => void;
   #records: FaultRecord[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -36,6 +37,7 @@ export class FaultTracer {
   constructor(ratio: number, trace: TraceIds, flush: (records: readonly FaultRecord[]) => void) {
     this.#ratio = trace.sampled ? ratio : 0;
     this.#trace = trace;
+    this.#traceIdBytes = Buffer.from(trace.traceId, 'hex');
     this.#flush = flush;
   }
 
@@ -49,7 +51,8 @@ export class FaultTracer {
       parentSpanId: under.spanId,
       // Never sent, so not needed where nothing is recorded.
       faultSpanId: sampled ? newSpanId() : '',
-      requestSpanId: newSpanId(),
+      traceIdBytes: parent ? Buffer.from(parent.traceId, 'hex') : this.#traceIdBytes,
+      requestSpanId: newSpanIdBytes(),
     };
   }
 
@@ -87,7 +90,7 @@ export class FaultTracer {
       traceId: pending.trace.traceId,
       parentSpanId: pending.trace.parentSpanId,
       faultSpanId: pending.trace.faultSpanId,
-      requestSpanId: pending.trace.requestSpanId,
+      requestSpanId: Buffer.from(pending.trace.requestSpanId).toString('hex'),
       ...result,
       region: pending.region.index,
       page: pending.page,

@@ -2,7 +2,7 @@
  * PageInstaller: puts the content of requested pages into the VM's memory, and tells the ledger only what the kernel said. The one place where an
  * outcome of the kernel becomes a state of a page.
  */
-import type { ContentCall } from '@pagewake/core';
+import type { ContentCall, PagePlace } from '@pagewake/core';
 import type { PageLedger } from '../adapters/ledger.ts';
 import { PAGE } from '../adapters/ledger.ts';
 import { sizeOf, type Outcome, type PlacedRun, type VmMemory } from '../adapters/memory.ts';
@@ -24,6 +24,10 @@ interface Step {
   readonly stop: 'again' | 'no-memory' | 'exited' | 'alarm' | undefined;
   readonly message?: string;
 }
+
+const NOBODY = new Uint32Array(0);
+const INSTALLED: InstallResult = { kind: 'installed', pages: 1, waiters: NOBODY };
+const PASSED_OVER: InstallResult = { kind: 'installed', pages: 0, waiters: NOBODY };
 
 export const NO_BYTES = new Uint8Array(0);
 
@@ -69,6 +73,16 @@ export class PageInstaller {
       }
     }
     return { kind: 'installed', pages: installed, waiters: Uint32Array.from(woken) };
+  }
+
+  /** One page that a fault of this lane waits for, which knows its waiters: `waiters` may be empty although somebody was woken. */
+  installPage(call: ContentCall, place: PagePlace, bytes: Uint8Array): InstallResult {
+    if (call === 'copy') {
+      const outcome = this.#memory.copyRequested(place, bytes, this.#ledger);
+      if (outcome.kind === 'done') return outcome.bytes > 0 ? INSTALLED : PASSED_OVER;
+    }
+    // What else the kernel may say is not of the hot path, and said again.
+    return this.install(call, { region: place.region, firstPage: place.page, pageCount: 1 }, bytes, 0);
   }
 
   /** One call of the kernel over the longest prefix that is still requested. */

@@ -62,6 +62,7 @@ export class Neighbours {
 
   /** Claims what is missing around a fault, and puts the requests for it behind those that are in `batch`. */
   askAround(place: PagePlace, batch: FaultOnWire[]): void {
+    if (this.#o.windowPages <= 1) return;
     const { region } = place;
     const first = region.firstLedgerPage;
     this.#window.around(first + place.page, first, first + region.pageCount);

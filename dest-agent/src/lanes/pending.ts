@@ -18,7 +18,9 @@ export interface FaultTrace {
   readonly traceId: string;
   readonly parentSpanId: string;
   readonly faultSpanId: string;
-  readonly requestSpanId: string;
+  /** These two go over the wire with every fault. */
+  readonly traceIdBytes: Uint8Array;
+  readonly requestSpanId: Uint8Array;
 }
 
 /** A page that this lane has asked the source for. */

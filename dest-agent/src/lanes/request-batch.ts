@@ -20,18 +20,15 @@ export class RequestBatch {
   }
 
   ask(pending: PendingFault): void {
-    pending.requestedAtMs = monotonicMs();
-    const { traceId, requestSpanId, sampled } = pending.trace;
+    const { traceIdBytes, requestSpanId, sampled } = pending.trace;
+    // Nobody looks at the time of another.
+    if (sampled) pending.requestedAtMs = monotonicMs();
     this.#faults.push({
       faultId: pending.faultId,
       region: pending.region.index,
       page: pending.page,
       pageCount: 0,
-      trace: {
-        traceId: Buffer.from(traceId, 'hex'),
-        spanId: Buffer.from(requestSpanId, 'hex'),
-        flags: sampled ? SAMPLED : 0,
-      },
+      trace: { traceId: traceIdBytes, spanId: requestSpanId, flags: sampled ? SAMPLED : 0 },
     });
   }
 

@@ -10,6 +10,7 @@ import {
   newSpanId,
   newTraceId,
   PagewakeError,
+  spinUsOf,
   type Logger,
   type StateFolder,
   type Telemetry,
@@ -108,7 +109,7 @@ export class SessionFactory {
       },
       trace,
       traceRatio: this.#config.traceFaultRatio,
-      faults: { spinUs: this.#config.faultSpinUs, windowPages: this.#config.faultWindowPages },
+      faults: { spinUs: spinUsOf(this.#config.faultSpinUs), windowPages: this.#config.faultWindowPages },
       continuity: new Continuity(new RecordKeeper(this.#folder, migrationId, record), adopted, log),
       log,
       onFaultsTraced: (records) => {

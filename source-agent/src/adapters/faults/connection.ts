@@ -9,10 +9,10 @@ import {
   ErrorReason,
   messageOf,
   PagewakeError,
-  Spinner,
   type BareConnection,
   type BareConnectionEvents,
 } from '@pagewake/agent-kit';
+import type { LoopSpin } from '@pagewake/native';
 import { decodeFaultsRequest, FaultsResponseSchema, type FaultsRequest, type PageFault } from '@pagewake/proto';
 import type { Compress, Frame, FrameMaker } from '../../domain/frame-maker.ts';
 import type { VmRegistry } from '../../domain/registry.ts';
@@ -21,7 +21,7 @@ import type { Vm } from '../../domain/vm.ts';
 import { lastWord, toTold } from '../last-word.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
 import { checkFault, frameHead } from './head.ts';
-import { FaultQueue, PIECE_BYTES, type AskedFor } from './queue.ts';
+import { FaultQueue, PIECE_BYTES, type AskedFor, type Wanted } from './queue.ts';
 import type { Slab, SlabPool } from './slab.ts';
 
 export interface FaultConnectionContext {
@@ -30,10 +30,13 @@ export interface FaultConnectionContext {
   readonly tracer: ServeTracer;
   readonly slabs: SlabPool;
   readonly compress: Compress;
-  /** How long the loop stays awake after a request, microseconds. */
-  readonly spinUs: number;
+  /** The loop stays awake for a moment after a request. */
+  readonly spin: LoopSpin;
   readonly onBug: (error: unknown) => void;
 }
+
+/** Of a trace context's flags. */
+const SAMPLED = 1;
 
 export const SLAB_BYTES = 256 * 1024;
 export const KEPT_SLABS = 8;
@@ -41,7 +44,6 @@ export const KEPT_SLABS = 8;
 export class FaultConnection implements BareConnectionEvents {
   readonly #connection: BareConnection;
   readonly #context: FaultConnectionContext;
-  readonly #spinner: Spinner;
   readonly #faults = new FaultQueue();
   readonly #neighbours = new FaultQueue();
   #session: Session | undefined;
@@ -54,7 +56,6 @@ export class FaultConnection implements BareConnectionEvents {
   constructor(connection: BareConnection, context: FaultConnectionContext) {
     this.#connection = connection;
     this.#context = context;
-    this.#spinner = new Spinner(context.spinUs);
   }
 
   onMessage(message: Buffer): void {
@@ -87,7 +88,7 @@ export class FaultConnection implements BareConnectionEvents {
       const waiting = { fault: kept(fault), receivedMs, pageSizeBytes, done: 0 };
       (fault.pageCount > 0 ? this.#neighbours : this.#faults).push(waiting);
     }
-    if (request.faults.length > 0) this.#spinner.touch();
+    if (request.faults.length > 0) this.#context.spin.touch();
   }
 
   #begin(sessionId: Uint8Array): Session {
@@ -191,7 +192,6 @@ export class FaultConnection implements BareConnectionEvents {
   #finish(): void {
     if (this.#over) return;
     this.#over = true;
-    this.#spinner.stop();
     this.#detach();
   }
 }
@@ -205,10 +205,10 @@ function decoded(message: Buffer): FaultsRequest {
 }
 
 /** Fields of a message are views of a buffer that the next one takes: what waits keeps a copy of the one that is used later. */
-function kept(fault: PageFault): PageFault {
-  const { trace } = fault;
-  if (trace === undefined) return fault;
-  if ((trace.flags & 1) === 0) delete fault.trace;
-  else fault.trace = { ...trace, traceId: Uint8Array.from(trace.traceId), spanId: Uint8Array.from(trace.spanId) };
-  return fault;
+function kept({ faultId, region, page, pageCount, trace }: PageFault): Wanted {
+  const sampled = trace !== undefined && (trace.flags & SAMPLED) !== 0;
+  const own = sampled
+    ? { ...trace, traceId: Uint8Array.from(trace.traceId), spanId: Uint8Array.from(trace.spanId) }
+    : undefined;
+  return { faultId, region, page, pageCount, trace: own };
 }

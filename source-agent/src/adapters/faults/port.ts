@@ -1,5 +1,6 @@
 /** Where bare connections of the demand lane are taken: TCP, or TLS by the files that the gRPC port has. */
 import { startBareServer, UserError, type BareServer, type TlsFiles } from '@pagewake/agent-kit';
+import { sendNow } from '@pagewake/native';
 import { FaultConnection, type FaultConnectionContext } from './connection.ts';
 
 export interface FaultPortOptions extends TlsFiles {
@@ -16,7 +17,7 @@ export async function openFaultPort(options: FaultPortOptions, context: FaultCon
   const { host, port, ...tls } = options;
   try {
     return await startBareServer(
-      { ...tls, at: { host, port }, maxMessageBytes: MAX_REQUEST_BYTES },
+      { ...tls, at: { host, port }, maxMessageBytes: MAX_REQUEST_BYTES, sendNow },
       (connection) => new FaultConnection(connection, context),
     );
   } catch (error) {

@@ -1,9 +1,19 @@
 /** What was asked for on the demand lane and is not sent yet. */
 import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
-import type { PageFault } from '@pagewake/proto';
+import type { TraceContext } from '@pagewake/proto';
+
+/** A request as it was read, but for traces that nobody records. */
+export interface Wanted {
+  readonly faultId: number;
+  readonly region: number;
+  readonly page: number;
+  /** 0: one page that somebody waits for. */
+  readonly pageCount: number;
+  readonly trace?: TraceContext | undefined;
+}
 
 export interface AskedFor {
-  readonly fault: PageFault;
+  readonly fault: Wanted;
   /** `performance.now()`. */
   readonly receivedMs: number;
   readonly pageSizeBytes: number;

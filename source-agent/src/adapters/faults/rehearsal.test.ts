@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { createLogger, startTelemetry } from '@pagewake/agent-kit';
+import { LoopSpin } from '@pagewake/native';
 import { VmRegistry } from '../../domain/registry.ts';
 import { nativeCodec } from '../codec.ts';
 import { frameMaker } from '../grpc/page-service.ts';
@@ -11,10 +12,12 @@ import { SlabPool } from './slab.ts';
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
 
-test('a rehearsal answers every fault of its own; no VM is known for it, and nothing is left open', async () => {
+test('a rehearsal answers every fault of its own; no VM is known for it, and nothing is left open', async (t) => {
   const registry = new VmRegistry();
   const telemetry = await startTelemetry({ serviceName: 'test', log: createLogger('test', 'silent') });
   const bugs: unknown[] = [];
+  const spin = new LoopSpin(1000);
+  t.after(() => spin.close());
   const before = descriptors();
   const answered = rehearseFaults({
     registry,
@@ -22,7 +25,7 @@ test('a rehearsal answers every fault of its own; no VM is known for it, and not
     tracer: new ServeTracer(telemetry),
     slabs: new SlabPool(256 * 1024, 8),
     compress: false,
-    spinUs: 1000,
+    spin,
     onBug: (error) => bugs.push(error),
   });
   assert.deepEqual([answered, bugs, registry.list()], [1000, [], []]);

@@ -33,7 +33,7 @@ export function rehearseFaults(context: FaultConnectionContext): number {
   const wish = { vmId: VM_ID, generation, token, destinationId: VM_ID, regions: [] };
   const session = registry.open({ ...wish, waitUntilPaused: true });
   registry.setPaused(VM_ID, generation, true);
-  const connection = new FaultConnection(PEER, { ...context, registry, spinUs: 0 });
+  const connection = new FaultConnection(PEER, { ...context, registry });
   connection.onMessage(Buffer.from(encodeFaultsRequest({ session: session.id, faults: [] })));
   for (let i = 0; i < FAULTS; i++) {
     const page = i % PAGES;

@@ -1,4 +1,12 @@
-import { toServiceError, type BareServer, type Logger, type StateFolder, type Telemetry } from '@pagewake/agent-kit';
+import {
+  spinUsOf,
+  toServiceError,
+  type BareServer,
+  type Logger,
+  type StateFolder,
+  type Telemetry,
+} from '@pagewake/agent-kit';
+import { LoopSpin } from '@pagewake/native';
 import { implement, PageService, SourceService, type BoundService } from '@pagewake/proto';
 import { VmRegistry } from '../../domain/registry.ts';
 import { nativeCodec } from '../codec.ts';
@@ -17,8 +25,8 @@ import { sourceHandlers } from './source-service.ts';
 export interface ServingOptions extends BulkOptions {
   /** LZ4 on the demand lane. */
   readonly faultCompression: boolean;
-  /** How long the loop stays awake after a fault, microseconds. */
-  readonly faultSpinUs: number;
+  /** How long the loop stays awake after a fault, microseconds. Default: by the cores. */
+  readonly faultSpinUs?: number | undefined;
 }
 
 export interface SourceServices {
@@ -47,6 +55,7 @@ export function sourceServices(
   const watchers = new FileWatchers((about, text) => log.warn(about, text));
   const tracer = new ServeTracer(telemetry);
   const { compression, faultCompression } = config;
+  const spin = new LoopSpin(spinUsOf(config.faultSpinUs));
   let faults: BareServer | undefined;
   const connections: FaultConnectionContext = {
     registry,
@@ -54,7 +63,7 @@ export function sourceServices(
     tracer,
     slabs: new SlabPool(SLAB_BYTES, KEPT_SLABS),
     compress: faultCompression,
-    spinUs: config.faultSpinUs,
+    spin,
     onBug,
   };
   let bulk: BulkHost | undefined;
@@ -90,6 +99,7 @@ export function sourceServices(
     async close() {
       registry.close();
       tracer.flush();
+      spin.close();
       await Promise.all([faults?.close(), bulk?.stop()]);
     },
   };
