@@ -177,8 +177,8 @@ export class RawPeer {
     this.#connection.onClose(() => (this.#closed = true));
   }
 
-  send(text: string, fds: readonly number[] = []): void {
-    this.#connection.send(Buffer.from(text), fds);
+  send(text: string | Buffer, fds: readonly number[] = []): void {
+    this.#connection.send(typeof text === 'string' ? Buffer.from(text) : text, fds);
   }
 
   async message(): Promise<Record<string, unknown>> {

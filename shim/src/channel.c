@@ -88,6 +88,10 @@ static void onTaken(struct Channel *c) {
 }
 
 static enum End onFailed(const struct Channel *c, const struct Answer *answer) {
+  if (answer->again && !isLive(c) && strcmp(answer->reason, "BAD_HANDSHAKE") == 0) {
+    say("the destination agent does not take the memory yet: %s; trying again", answer->message);
+    return END_CLOSED;
+  }
   if (answer->again && !isLive(c)) {
     say("the migration has ended before anything came over (%s: %s); the memory will be handed to the next one", answer->reason,
         answer->message);

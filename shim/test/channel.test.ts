@@ -18,6 +18,17 @@ async function start(t: TestContext, agent: Agent): Promise<{ readonly fixture: 
   return { fixture, ram };
 }
 
+test('sent away with `again` because another VMM is there, it comes again and does not end', options, async (t) => {
+  const agent = new Agent(t);
+  const { fixture } = await start(t, agent);
+  const message = 'another VMM is on this socket already';
+  (await agent.next()).say({ type: 'failed', reason: 'BAD_HANDSHAKE', message, again: true });
+  await fixture.says(/does not take the memory yet: another VMM is on this socket already; trying again\n$/);
+  const channel = await agent.next();
+  assert.equal(channel.handshake.content, 'discard');
+  assert.ok(fixture.running);
+});
+
 test('after `done` nothing is left of it: no descriptor, no thread, and no call is looked at', options, async (t) => {
   const agent = new Agent(t);
   const { fixture, ram } = await start(t, agent);

@@ -106,6 +106,11 @@ export class Continuity {
    */
   admit(received: ReceivedOffer): void {
     const { memory } = this.#keeper.record;
+    // Its own migration is lost, and it does not give up: that must not cost this one its VMM.
+    if (received.offer.content === 'live' && !this.goesOn)
+      throw new HandshakeError(
+        'a guest may run on this memory already (content: live), and this migration has not begun it: only the agent that continues its migration may take it',
+      );
     const other = this.goesOn && memory ? whyAnother(memory, handedOver(received)) : undefined;
     if (other !== undefined)
       throw new HandshakeError(

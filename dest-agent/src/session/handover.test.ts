@@ -26,7 +26,7 @@ test('what nobody has run on is thrown away, and every page is the source’s', 
 });
 
 test(
-  'memory that a guest may run on is refused by a migration that did not begin it, and left as it is',
+  'memory that a guest may run on is refused by a migration that did not begin it, and left as it is; the migration waits for its own',
   UFFD,
   async (t) => {
     const source = await startFakeSource(t, { pages: PAGES });
@@ -39,6 +39,11 @@ test(
     assert.match(String(told['message']), /a guest may run on this memory/);
     assert.deepEqual(await vmm.touch(0, 3), seen(Buffer.alloc(PAGE_BYTES, 7)));
     assert.equal(source.opens.length, 0);
+    assert.equal((await dest.get('m')).phase, MigrationPhase.AWAITING_VMM);
+    const its = await startVmm(t);
+    handOver(its, vmmSocket, { more: { content: 'discard' } });
+    assert.deepEqual(await its.message(), READY);
+    await dest.phase('m', MigrationPhase.COMPLETED);
   },
 );
 

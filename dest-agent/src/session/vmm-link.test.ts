@@ -72,6 +72,30 @@ test('once the handshake is whole its clock has stopped', BUDGET, async (t) => {
   assert.deepEqual(bad, []);
 });
 
+test('a character that is cut in two is one character, in the handshake and after it', BUDGET, async (t) => {
+  const { path, offers, bad, fd } = listen(t);
+  const peer = new RawPeer(t, path);
+  const text = Buffer.from(HANDSHAKE.replace('"demo"', '"gäste-€"'));
+  const cuts = [text.indexOf('ä') + 1, text.indexOf('€') + 1, text.indexOf('€') + 2];
+  let at = 0;
+  for (const cut of [...cuts, text.length]) {
+    peer.send(text.subarray(at, cut), at === 0 ? [fd] : []);
+    at = cut;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await until('the handshake', () => offers.length + bad.length === 1);
+  assert.equal(offers[0]?.offer.vmId, 'gäste-€');
+});
+
+test('a VMM that comes while another is there is told to try again', BUDGET, async (t) => {
+  const { path, offers, fd } = listen(t);
+  new RawPeer(t, path).send(HANDSHAKE, [fd]);
+  await until('the handshake', () => offers.length === 1);
+  const told = await new RawPeer(t, path).message();
+  assert.deepEqual([told['type'], told['reason'], told['again']], ['failed', 'BAD_HANDSHAKE', true]);
+  assert.match(String(told['message']), /another VMM is on this socket already/);
+});
+
 test('messages in the same piece as the handshake, and cut anywhere, are all heard', BUDGET, async (t) => {
   const { path, messages, fd } = listen(t);
   const peer = new RawPeer(t, path);

@@ -1,5 +1,6 @@
 /** The VMM channel: listens for one VMM, reads its handshake, then passes messages both ways (docs/protocol.md). */
 import { closeSync } from 'node:fs';
+import { StringDecoder } from 'node:string_decoder';
 import {
   endOfArray,
   HandshakeError,
@@ -43,6 +44,8 @@ export class VmmLink {
   #dialect: VmmOffer['dialect'] | undefined;
   #early: { text: string; descriptors: number[] } = { text: '', descriptors: [] };
   #lines = new LineSplitter(MAX_LINE_BYTES);
+  /** A read may end within a character. */
+  #decoder = new StringDecoder('utf8');
   #timer: NodeJS.Timeout | undefined;
 
   /** @param handshakeTimeoutMs for a peer that connects and does not say what it is */
@@ -97,6 +100,7 @@ export class VmmLink {
         type: 'failed',
         reason: 'BAD_HANDSHAKE',
         message: 'another VMM is on this socket already; one that says nothing is sent away after a while',
+        again: true,
       };
       connection.onClose(() => undefined);
       connection.send(Buffer.from(`${JSON.stringify(refusal)}\n`), []);
@@ -104,6 +108,7 @@ export class VmmLink {
       return;
     }
     this.#vmm = connection;
+    this.#decoder = new StringDecoder('utf8');
     this.#timer = setTimeout(() => {
       this.#refuse(new HandshakeError(`no whole handshake within ${this.#handshakeTimeoutMs / 1000} s`));
     }, this.#handshakeTimeoutMs);
@@ -119,7 +124,7 @@ export class VmmLink {
       if (this.#dialect === undefined) this.#onHandshakeData(data, descriptors);
       else {
         for (const fd of descriptors) closeSync(fd);
-        this.#onLines(data.toString('utf8'));
+        this.#onLines(this.#decoder.write(data));
       }
     } catch (error) {
       if (!(error instanceof HandshakeError)) throw error;
@@ -128,7 +133,7 @@ export class VmmLink {
   }
 
   #onHandshakeData(data: Buffer, descriptors: readonly number[]): void {
-    this.#early.text += data.toString('utf8');
+    this.#early.text += this.#decoder.write(data);
     this.#early.descriptors.push(...descriptors);
     const { text } = this.#early;
     if (text.length > MAX_HANDSHAKE_BYTES)
