@@ -54,7 +54,7 @@ const STRANGER_MS = 10_000;
 const STRANGER_MESSAGE_BYTES = 4096;
 /** Messages that came behind the first one while it was looked at. */
 const STRANGER_MESSAGES = 256;
-/** One more, and who has been one for longest is let go. */
+/** One more, and one is let go: of the host that has most of them the one that has been there for longest, so that no host crowds out another. */
 const MAX_STRANGERS = 64;
 const MAX_CONNECTIONS = 1024;
 /** A peer that does not take the last word is not waited for. */
@@ -136,11 +136,25 @@ class Strangers {
     socket.on('error', () => undefined);
     this.#sockets.set(key, socket);
     if (this.#sockets.size <= MAX_STRANGERS) return;
+    const host = this.#mostFrequentHost();
     for (const [oldest, its] of this.#sockets) {
+      if (hostOf(oldest) !== host) continue;
       this.#sockets.delete(oldest);
       its.destroy();
       break;
     }
+  }
+
+  #mostFrequentHost(): string {
+    const counts = new Map<string, number>();
+    let most = '';
+    for (const key of this.#sockets.keys()) {
+      const host = hostOf(key);
+      const count = (counts.get(host) ?? 0) + 1;
+      counts.set(host, count);
+      if (count > (counts.get(most) ?? 0)) most = host;
+    }
+    return most;
   }
 
   admit(socket: Socket): void {
@@ -148,6 +162,7 @@ class Strangers {
   }
 }
 
+const hostOf = (key: string): string => key.slice(0, key.lastIndexOf(' '));
 const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress ?? ''} ${remotePort ?? 0}`;
 
 class Peer implements BareConnection {

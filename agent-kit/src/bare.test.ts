@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { makeAuthority } from '../test/index.ts';
@@ -191,6 +192,29 @@ for (const secured of [false, true])
       assert.equal((await known.first).toString(), 'still here');
     },
   );
+
+test(
+  'strangers of one host do not crowd out one of another, however long that one has been there',
+  BUDGET,
+  async (t) => {
+    const server = await echo(t);
+    const patient = connect({ host: LOCAL, port: server.port, localAddress: '127.0.0.2' });
+    t.after(() => patient.destroy());
+    await once(patient, 'connect');
+    const crowd: Promise<unknown>[] = [];
+    for (let n = 0; n < 200; n++) {
+      const socket = connect({ host: LOCAL, port: server.port });
+      socket.on('error', () => undefined).resume();
+      t.after(() => socket.destroy());
+      crowd.push(once(socket, 'close'));
+    }
+    await Promise.all(crowd.slice(0, 130));
+    patient.write(framed(Buffer.from(FIRST)));
+    patient.write(framed(Buffer.from('still here')));
+    const [said] = (await once(patient, 'data')) as [Buffer];
+    assert.deepEqual(said, framed(Buffer.from('still here')));
+  },
+);
 
 test('messages are found wherever the stream is cut', () => {
   const messages = [Buffer.alloc(0), Buffer.from('a'), Buffer.alloc(300, 7), Buffer.alloc(0), Buffer.from('end')];

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { ErrorReason, framed, startBareServer, type BareConnection, type PagewakeError } from '@pagewake/agent-kit';
 import { makeAuthority, OWN_LOOPBACK } from '@pagewake/agent-kit/testing';
@@ -133,6 +133,27 @@ test('pages go over TLS where the link has it, and to no source of another autho
   assert.equal(await tried(authority.ca), 7);
   assert.equal(await tried(makeAuthority(t).ca), 'SOURCE_LOST');
 });
+
+test(
+  'a port that lets us go before it has answered, as a crowded one does, is tried again before it is given up',
+  BUDGET,
+  async (t) => {
+    const behind = await startBareServer({ at: { host: OWN_LOOPBACK, port: 0 }, maxMessageBytes: 1024 }, honest);
+    t.after(() => behind.close());
+    let turnedAway = 0;
+    const crowded = await foreign((socket) => {
+      if (turnedAway++ < 2) return void socket.destroy();
+      const inner = connect({ host: OWN_LOOPBACK, port: behind.port });
+      inner.on('error', () => undefined);
+      socket.pipe(inner).pipe(socket);
+    })(t);
+    const source = await startFakeSource(t, { pages: 16 });
+    const { answer, detours } = await asked(t, source, 'faults', crowded);
+    assert.deepEqual(answer, { id: 1, page: 7 });
+    assert.deepEqual(detours, []);
+    assert.equal(source.streams.faults, 0);
+  },
+);
 
 test('a guest whose source has ports that nobody reaches gets every page over gRPC', UFFD, async (t) => {
   const source = await startFakeSource(t, {

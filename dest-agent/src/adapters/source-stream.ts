@@ -32,6 +32,9 @@ export interface SourceStreamEvents {
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 4096;
 /** A SYN that got lost is sent again after one second. */
 const ANSWER_WITHIN_MS = 2000;
+/** A port that takes us and lets us go again is crowded by others, or its agent is being started anew: tried so often before it is given up. */
+const TRIES = 4;
+const TRY_AGAIN_MS = 100;
 /** There and back, while the source's VM still runs. */
 const EXERCISES = 200;
 /** HTTP/2's default of 64 KiB has the source wait for this side four times a range. */
@@ -57,7 +60,7 @@ export class SourceStream {
     if (options.barePort === 0) this.#way = this.#overGrpc(() => undefined);
     else {
       this.#unanswered = [];
-      this.#way = this.#bare(options.barePort);
+      this.#way = this.#bare(options.barePort, TRIES);
     }
   }
 
@@ -73,7 +76,8 @@ export class SourceStream {
     this.#way.close();
   }
 
-  #bare(port: number): BareClient {
+  #bare(port: number, tries: number): BareClient {
+    const beganMs = performance.now();
     const { host } = parseAddress(this.#o.address, 'source address');
     const address = formatAddress({ host, port });
     const limits = {
@@ -88,11 +92,21 @@ export class SourceStream {
         onAnswer: () => (this.#unanswered = undefined),
         onMessage: (message) => this.#receive(message),
         onEnd: (error) => {
-          if (error.reason === ErrorReason.SOURCE_UNREACHABLE && this.#unanswered) this.#detour(error.message);
-          else this.#end(error);
+          if (error.reason !== ErrorReason.SOURCE_UNREACHABLE || !this.#unanswered) this.#end(error);
+          else if (tries > 1 && performance.now() - beganMs < ANSWER_WITHIN_MS / 2) this.#again(port, tries - 1);
+          else this.#detour(error.message);
         },
       },
     );
+  }
+
+  #again(port: number, tries: number): void {
+    const timer = setTimeout(() => {
+      this.#way = this.#bare(port, tries);
+      for (const message of this.#unanswered ?? []) this.#way.write(message);
+    }, TRY_AGAIN_MS);
+    // What is written meanwhile is among the unanswered.
+    this.#way = { write: () => undefined, close: () => clearTimeout(timer) };
   }
 
   #detour(why: string): void {
