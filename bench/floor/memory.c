@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -34,6 +35,36 @@ struct memory memory_make(size_t pages, uint64_t mode) {
   struct uffdio_register range = {.range = {.start = (uintptr_t)memory.at, .len = size}, .mode = mode};
   if (ioctl(memory.uffd, UFFDIO_REGISTER, &range) != 0) fail("UFFDIO_REGISTER");
   return memory;
+}
+
+struct stretch {
+  volatile uint8_t *at;
+  size_t pages;
+};
+
+static void *touch_stretch(void *argument) {
+  const struct stretch *stretch = argument;
+  for (size_t page = 0; page < stretch->pages; page++) stretch->at[page * PAGE] = 0;
+  return NULL;
+}
+
+void memory_warm(const struct memory *memory) {
+  const size_t size = memory->pages * PAGE;
+  /* Another mapping: the one that is registered would wait for somebody to fill it. */
+  uint8_t *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory->file, 0);
+  if (at == MAP_FAILED) fail("mmap");
+  enum { WARMERS = 2 };
+  pthread_t threads[WARMERS];
+  struct stretch stretches[WARMERS];
+  const size_t each = memory->pages / WARMERS;
+  for (size_t i = 0; i < WARMERS; i++) {
+    stretches[i] = (struct stretch){.at = at + i * each * PAGE, .pages = i + 1 < WARMERS ? each : memory->pages - i * each};
+    errno = pthread_create(&threads[i], NULL, touch_stretch, &stretches[i]);
+    if (errno != 0) fail("pthread_create");
+  }
+  for (size_t i = 0; i < WARMERS; i++) pthread_join(threads[i], NULL);
+  munmap(at, size);
+  if (fallocate(memory->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size) != 0) fail("FALLOC_FL_PUNCH_HOLE");
 }
 
 void memory_free(struct memory *memory) {

@@ -18,7 +18,7 @@ const SPARE_MIB = 1536;
 const MIBS: Readonly<Record<SizeName, readonly number[]>> = {
   full: [256, 1024, 4096, 8192],
   quick: [1024, 8192],
-  smoke: [16, 64],
+  smoke: [16],
 };
 
 interface Grown {

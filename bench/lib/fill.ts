@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Host } from '../../e2e/lib/hosts.ts';
 import { Program } from '../../e2e/lib/processes.ts';
-import { BUILD, LOOPBACK, type Content, type Filler, type PageServer } from './floor.ts';
+import { BUILD, LOOPBACK, MEMORY_MS, orStop, type Content, type Filler, type PageServer } from './floor.ts';
 
 const FILL_MS = 180_000;
 const VERIFY_MS = 120_000;
@@ -47,7 +47,10 @@ export class Fill {
   static async start({ pages, content, firstPage = 0, filler, host = LOOPBACK }: FillOptions): Promise<Fill> {
     const command = [join(BUILD, 'fill'), String(pages), `${content}:${firstPage}`, ...filler];
     const program = new Program('fill', host, command);
-    await program.waitForStart('its memory', (line) => line['event'] === 'ready');
+    await orStop(
+      program,
+      program.waitFor('its memory', (line) => line['event'] === 'ready', MEMORY_MS),
+    );
     return new Fill(program);
   }
 

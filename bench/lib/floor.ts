@@ -36,6 +36,19 @@ export interface PageServer {
   readonly memoryPath: string;
 }
 
+/** A virtual machine's host may take 6 s to bring a GiB that was not used lately. */
+export const MEMORY_MS = 120_000;
+
+/** What a program says when it has its memory, or that it is stopped. */
+export async function orStop<T>(program: Program, said: Promise<T>): Promise<T> {
+  try {
+    return await said;
+  } catch (error) {
+    await program.stop();
+    throw error;
+  }
+}
+
 export interface PageServerOptions {
   readonly content?: Content;
   readonly host?: Host;
@@ -45,7 +58,10 @@ export async function startPageServer(pages: number, options: PageServerOptions 
   const { content = 'random', host = LOOPBACK } = options;
   const command = [join(BUILD, 'page-server'), String(pages), content, host.address];
   const program = new Program('page-server', host, command);
-  const line = await program.waitForStart('its port', (l) => l['event'] === 'listening');
+  const line = await orStop(
+    program,
+    program.waitFor('its port', (l) => l['event'] === 'listening', MEMORY_MS),
+  );
   const memoryPath = `/proc/${program.pid}/fd/${Number(line['fd'])}`;
   return { program, host, port: Number(line['port']), memoryPath };
 }

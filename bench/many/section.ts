@@ -10,7 +10,9 @@ import { measureMany, type Load, type ManySample } from './migrations.ts';
 
 const MIB = 2 ** 20;
 const PAGES_OF_MIB = 256;
-const AT_ONCE = [1, 4, 16] as const;
+/** The last is compared with the first. */
+const AT_ONCE: Readonly<Record<SizeName, readonly number[]>> = { full: [1, 4, 16], quick: [1, 4, 16], smoke: [1, 2] };
+/** Of the bar. */
 const MOST = 16;
 /** For the programs beside the two copies of all guests. */
 const SPARE_MIB = 2560;
@@ -43,8 +45,8 @@ interface Planned {
 }
 
 /** One of the size of each, which is what the others are compared with; and one of the size of sixteen, which has as much to do as they. */
-function planOf(mib: number): readonly Planned[] {
-  const several = AT_ONCE.map((migrations) => ({
+function planOf(size: SizeName, mib: number): readonly Planned[] {
+  const several = AT_ONCE[size].map((migrations) => ({
     what: `${migrations} of ${mib} MiB`,
     load: { migrations, pages: mib * PAGES_OF_MIB },
   }));
@@ -109,7 +111,7 @@ function barsOf(rows: readonly AtOnce[]): Partial<Record<BarName, number>> {
 async function measureAll(context: Context, mib: number): Promise<readonly AtOnce[]> {
   const server = await startPageServer(MOST * mib * PAGES_OF_MIB);
   context.cleanup(async () => void (await server.program.stop()));
-  const measured = planOf(mib).map((planned): [Planned, ManySample[]] => [planned, []]);
+  const measured = planOf(context.size, mib).map((planned): [Planned, ManySample[]] => [planned, []]);
   for (let run = 1; run <= context.runs; run++)
     for (const [{ what, load }, samples] of measured) {
       context.say(`${what}, run ${run} of ${context.runs} ...`);
@@ -125,7 +127,7 @@ export const section: Section = {
     const mib = sizeThatFits(MIBS[context.size], context.say);
     buildFloor();
     const rows = await measureAll(context, mib);
-    const drawn = rows.slice(0, AT_ONCE.length).map(({ load, figures }) => ({
+    const drawn = rows.slice(0, AT_ONCE[context.size].length).map(({ load, figures }) => ({
       migrations: load.migrations,
       megabytesPerSecond: figures.megabytesPerSecond,
       seconds: figures.seconds,
