@@ -144,9 +144,10 @@ test('an empty message is answered by an empty one, to whom is known', BUDGET, a
   assert.deepEqual(await answer, Buffer.alloc(5));
 });
 
-for (const [link, linkMsPerChunk, compressed] of [
-  ['a link slower than LZ4', 2, true],
-  ['a link faster than LZ4', 0.2, false],
+for (const [link, linkMsPerChunk, ownMsPerChunk, compressed] of [
+  ['a link slower than LZ4', 2, 0.1, true],
+  ['a link faster than LZ4', 0.2, 0.1, false],
+  ['a link that waits for this thread', 0.7, 0.5, false],
 ] as const)
   test(`${link}: what shrinks goes ${compressed ? 'compressed' : 'as it is'}, also where the host stalls now and then`, () => {
     let nowMs = 0;
@@ -156,13 +157,26 @@ for (const [link, linkMsPerChunk, compressed] of [
       // 500 MB/s.
       const lz4 = compressor.wants(() => (nowMs += 0.064) > 0);
       if (lz4 && chunk >= 2048) packed++;
-      nowMs += lz4 ? Math.max(0.5, linkMsPerChunk / 2) : linkMsPerChunk;
+      const ownMs = ownMsPerChunk + (lz4 ? 0.5 : 0);
+      nowMs += Math.max(ownMs, lz4 ? linkMsPerChunk / 2 : linkMsPerChunk);
       if (chunk % 17 === 0) nowMs += 15;
-      compressor.sent(256 * 1024, (lz4 ? 128 : 256) * 1024);
+      compressor.sent(256 * 1024, (lz4 ? 128 : 256) * 1024, ownMs);
     }
     assert.equal(packed > 1792, compressed, `${packed} of 2048`);
     assert.equal(packed < 256, !compressed, `${packed} of 2048`);
   });
+
+test('how slow things are in the beginning says nothing of the link', () => {
+  let nowMs = 0;
+  const compressor = new Compressor('auto', () => nowMs);
+  let packed = 0;
+  for (let chunk = 0; chunk < 1024; chunk++) {
+    if (compressor.wants(() => (nowMs += 0.064) > 0)) packed++;
+    nowMs += chunk < 8 ? 5 : 0.25;
+    compressor.sent(256 * 1024, 256 * 1024, 0.2);
+  }
+  assert.equal(packed, 0);
+});
 
 test('content that does not shrink is looked at now and then only', () => {
   const compressor = new Compressor('auto', () => 0);

@@ -1,7 +1,7 @@
 /**
  * Whether LZ4 pays on this link: where it makes bytes faster than the link takes them. A link of 1 Gbit/s carries text-like memory several times as fast
  * compressed; over a fast one, compressing takes longer than sending. Both speeds are the best that were seen lately: whatever else runs on the host
- * only ever makes one look slower than it is.
+ * only ever makes one look slower than it is. Reading and sending take this thread's time as well, and what it takes for that is no time of the link's.
  */
 import { SAMPLE_BYTES } from '../../domain/frame-maker.ts';
 import type { Compression } from '../grpc/bulk-lane.ts';
@@ -21,6 +21,8 @@ const LOOK_EVERY = 32;
  * host has no CPU to spare), so many without.
  */
 const WINDOWS_BETWEEN = 32;
+/** So many windows at the start say nothing: code that has just started is slow, and the link looks it. */
+const FIRST_WINDOWS = 4;
 /** Share of the latest window in what LZ4 is said to move. */
 const LATEST = 0.3;
 
@@ -29,6 +31,8 @@ export class Compressor {
   readonly #now: () => number;
   #linkBytesPerMs = Number.POSITIVE_INFINITY;
   #lz4BytesPerMs = 0;
+  /** What this thread takes to read and send a byte that is not compressed, at best. */
+  #ownMsPerByte = 0;
   #shrinks = false;
   #chunks = 0;
   #windows = 0;
@@ -38,6 +42,7 @@ export class Compressor {
   #bytes = 0;
   #memoryBytes = 0;
   #packedBytes = 0;
+  #ownMs = 0;
   #beganMs: number;
   #lastMs: number;
 
@@ -56,26 +61,33 @@ export class Compressor {
       const bytesPerMs = SAMPLE_BYTES / Math.max(this.#now() - beganMs, 0.001);
       this.#lz4BytesPerMs = Math.max(this.#lz4BytesPerMs * FADING, bytesPerMs);
     }
-    if (!this.#shrinks || this.#windows < this.#restUntil) return false;
+    if (!this.#shrinks || this.#windows < this.#restUntil || this.#windows < FIRST_WINDOWS) return false;
     if (this.#windows % WINDOWS_BETWEEN === WINDOWS_BETWEEN - 1) return false;
-    return this.#lz4BytesPerMs > this.#linkBytesPerMs * MARGIN;
+    return 1 / (1 / this.#lz4BytesPerMs + this.#ownMsPerByte) > this.#linkBytesPerMs * MARGIN;
   }
 
-  /** So much of memory went to the link, as so much on the wire. */
-  sent(memoryBytes: number, wireBytes: number): void {
+  /** So much of memory went to the link, as so much on the wire. @param ownMs in which this thread read it and gave it to the socket */
+  sent(memoryBytes: number, wireBytes: number, ownMs = 0): void {
     const now = this.#now();
     if (now - this.#lastMs > IDLE_MS) this.#begin(now);
     this.#lastMs = now;
     this.#bytes += wireBytes;
     this.#memoryBytes += memoryBytes;
+    this.#ownMs += ownMs;
     if (wireBytes < memoryBytes) this.#packedBytes += memoryBytes;
     if (this.#bytes < WINDOW_BYTES) return;
     const ms = Math.max(now - this.#beganMs, 0.001);
     const before = this.#windows === 0 ? 0 : this.#linkBytesPerMs * FADING;
     this.#linkBytesPerMs = Math.max(before, this.#bytes / ms);
     this.#windows++;
+    if (this.#packedBytes === 0) this.#timeOwn(this.#ownMs / this.#memoryBytes);
     if (this.#packedBytes > this.#memoryBytes / 2) this.#judge(this.#memoryBytes / ms);
     this.#begin(now);
+  }
+
+  #timeOwn(msPerByte: number): void {
+    const before = this.#ownMsPerByte === 0 ? msPerByte : this.#ownMsPerByte / FADING;
+    this.#ownMsPerByte = Math.min(before, msPerByte);
   }
 
   #judge(packedPerMs: number): void {
@@ -90,6 +102,7 @@ export class Compressor {
     this.#bytes = 0;
     this.#memoryBytes = 0;
     this.#packedBytes = 0;
+    this.#ownMs = 0;
     this.#beganMs = now;
   }
 }

@@ -177,8 +177,11 @@ export class BulkConnection implements BareConnectionEvents {
     const done = range.nextPage === range.endPage;
     if (done) this.#ranges.shift();
     served.add(frame.pageCount, frame.payload.length);
-    compressor.sent(frame.pageCount * range.pageSizeBytes, frame.payload.length);
     this.#blocked = !this.#connection.write(this.#message(frame, range, done, buffer), () => buffers.give(buffer));
+    const ownMs = performance.now() - frame.beganMs;
+    const wireBytes = frame.payload.length;
+    // Zeros are no work of LZ4's.
+    compressor.sent(frame.encoding === 'lz4' ? frame.pageCount * range.pageSizeBytes : wireBytes, wireBytes, ownMs);
   }
 
   #message(frame: Frame, range: Range, done: boolean, buffer: Buffer): Buffer {
