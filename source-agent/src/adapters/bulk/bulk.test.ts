@@ -166,6 +166,18 @@ for (const [link, linkMsPerChunk, ownMsPerChunk, compressed] of [
     assert.equal(packed < 256, !compressed, `${packed} of 2048`);
   });
 
+test('what buffers take in the beginning is not the link, and does not put LZ4 off', () => {
+  let nowMs = 0;
+  let memoryBytes = 0;
+  const compressor = new Compressor('auto', () => nowMs);
+  while (!compressor.wants(() => (nowMs += 0.064) > 0)) {
+    nowMs += memoryBytes < 4 * 1024 * 1024 ? 0.1 : 2;
+    memoryBytes += 256 * 1024;
+    compressor.sent(256 * 1024, 256 * 1024, 0.1);
+    assert(memoryBytes < 16 * 1024 * 1024, 'memory that shrinks still goes raw over a slow link');
+  }
+});
+
 test('how slow things are in the beginning says nothing of the link', () => {
   let nowMs = 0;
   const compressor = new Compressor('auto', () => nowMs);

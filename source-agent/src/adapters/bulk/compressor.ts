@@ -21,7 +21,7 @@ const LOOK_EVERY = 32;
  * host has no CPU to spare), so many without.
  */
 const WINDOWS_BETWEEN = 32;
-/** So many windows at the start say nothing: code that has just started is slow, and the link looks it. */
+/** So many windows at the start say nothing: code that has just started is slow, and what buffers on the way take at once is not the link. */
 const FIRST_WINDOWS = 4;
 /** Share of the latest window in what LZ4 is said to move. */
 const LATEST = 0.3;
@@ -77,7 +77,7 @@ export class Compressor {
     if (wireBytes < memoryBytes) this.#packedBytes += memoryBytes;
     if (this.#bytes < WINDOW_BYTES) return;
     const ms = Math.max(now - this.#beganMs, 0.001);
-    const before = this.#windows === 0 ? 0 : this.#linkBytesPerMs * FADING;
+    const before = this.#windows < FIRST_WINDOWS ? 0 : this.#linkBytesPerMs * FADING;
     this.#linkBytesPerMs = Math.max(before, this.#bytes / ms);
     this.#windows++;
     if (this.#packedBytes === 0) this.#timeOwn(this.#ownMs / this.#memoryBytes);
