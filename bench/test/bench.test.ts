@@ -16,6 +16,8 @@ import { populate } from '../populate/populate.ts';
 
 const MAIN = join(ROOT, 'bench/main.ts');
 const BUDGET_MS = 60_000;
+/** All sections, on a machine that has other tests to run. */
+const ALL_MS = 240_000;
 
 buildFloor();
 
@@ -46,7 +48,7 @@ test(
   'the smallest run goes through every section, says what was reached, and writes it for programs',
   {
     skip,
-    timeout: BUDGET_MS,
+    timeout: ALL_MS,
   },
   async (t) => {
     const json = temporaryFile(t, 'figures.json');
@@ -60,9 +62,10 @@ test(
     const here = new Set<string>(SECTIONS.map(({ name }) => name));
     for (const name of BAR_NAMES.filter((bar) => here.has(BARS[bar].section))) {
       assert.match(printed, new RegExp(`^${name} .* (met|missed|not measured)$`, 'm'));
-      if (report.ratios[name] === undefined) continue;
+      // Growth is of sizes that a smoke run does not have.
+      if (BARS[name].section === 'growth') continue;
       const ratio = report.ratios[name] ?? Number.NaN;
-      assert.ok(Number.isFinite(ratio) && ratio > 0, `${name}: ${ratio}`);
+      assert.ok(Number.isFinite(ratio) && ratio >= 0, `${name}: ${ratio}`);
       assert.equal(report.bars[name]?.bar, BARS[name].bar);
     }
   },
