@@ -111,7 +111,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
           `never ${name}: ended ${MigrationPhase[last?.phase ?? 0]}, ${last?.error?.message ?? 'no error'}`,
         );
       };
-      return within(`${name} (it is ${MigrationPhase[last?.phase ?? 0]})`, find());
+      return within(() => `${name} (it is ${MigrationPhase[last?.phase ?? 0]})`, find());
     },
     watch: (migrationId) => within('Watch ends', watch(migrationId)),
     async leave() {

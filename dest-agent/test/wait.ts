@@ -16,10 +16,13 @@ export async function until<T>(what: string, found: () => T | Promise<T>): Promi
   }
 }
 
-/** The promise, or an error that says what did not come. */
-export async function within<T>(what: string, promise: Promise<T>): Promise<T> {
+/** The promise, or an error that says what did not come; asked for only then. */
+export async function within<T>(what: string | (() => string), promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`not within ${String(BUDGET_MS / 1000)} s: ${what}`)), BUDGET_MS);
+  const timer = setTimeout(() => {
+    const text = typeof what === 'string' ? what : what();
+    reject(new Error(`not within ${String(BUDGET_MS / 1000)} s: ${text}`));
+  }, BUDGET_MS);
   try {
     return await Promise.race([promise, late]);
   } finally {

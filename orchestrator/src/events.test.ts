@@ -4,7 +4,7 @@ import { create } from '@bufbuild/protobuf';
 import { MigrationSchema } from '@pagewake/proto';
 import { EventQueue, type MigrationEvent } from './events.ts';
 
-const BUDGET = { timeout: 5_000 };
+const BUDGET = { timeout: 20_000 };
 const progress = (migrationId: string): MigrationEvent => ({
   type: 'progress',
   migration: create(MigrationSchema, { migrationId }),
