@@ -48,17 +48,17 @@ static void *touch_stretch(void *argument) {
   return NULL;
 }
 
-void memory_warm(const struct memory *memory) {
-  const size_t size = memory->pages * PAGE;
+void memory_warm(const struct memory *memory, size_t pages) {
+  const size_t size = pages * PAGE;
   /* Another mapping: the one that is registered would wait for somebody to fill it. */
   uint8_t *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory->file, 0);
   if (at == MAP_FAILED) fail("mmap");
   enum { WARMERS = 2 };
   pthread_t threads[WARMERS];
   struct stretch stretches[WARMERS];
-  const size_t each = memory->pages / WARMERS;
+  const size_t each = pages / WARMERS;
   for (size_t i = 0; i < WARMERS; i++) {
-    stretches[i] = (struct stretch){.at = at + i * each * PAGE, .pages = i + 1 < WARMERS ? each : memory->pages - i * each};
+    stretches[i] = (struct stretch){.at = at + i * each * PAGE, .pages = i + 1 < WARMERS ? each : pages - i * each};
     errno = pthread_create(&threads[i], NULL, touch_stretch, &stretches[i]);
     if (errno != 0) fail("pthread_create");
   }

@@ -13,10 +13,10 @@ struct memory {
 /* @param mode of UFFDIO_REGISTER (MISSING, MINOR); 0: nothing is registered, and no userfaultfd opened */
 struct memory memory_make(size_t pages, uint64_t mode);
 /*
- * Has the machine find the pages that the memory will need, and gives them back at once: the memory is as empty as before. A virtual machine's host may bring
+ * Has the machine find as many pages as the memory will need, and gives them back at once: the memory is as empty as before. A virtual machine's host may bring
  * a page only when it is first touched (6 s a GiB were seen, against 0.5), and whoever fills memory would be measured with that.
  */
-void memory_warm(const struct memory *memory);
+void memory_warm(const struct memory *memory, size_t pages);
 void memory_free(struct memory *memory);
 
 /*

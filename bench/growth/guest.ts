@@ -3,7 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { MigrationPhase } from '@pagewake/proto';
 import { Fill, PAGE_BYTES, seconds } from '../lib/fill.ts';
-import type { PageServer } from '../lib/floor.ts';
+import type { Content, PageServer } from '../lib/floor.ts';
 import { Product, type Prepared } from '../lib/product.ts';
 import { ResidentPeak } from '../lib/resident.ts';
 import type { Context } from '../lib/section.ts';
@@ -34,9 +34,9 @@ interface Filled {
 }
 
 /** @param whole while the guest's memory is still there */
-async function fillOne(product: Product, pages: number, whole: () => void): Promise<Filled> {
+async function fillOne(product: Product, pages: number, content: Content, whole: () => void): Promise<Filled> {
   const prepared = await product.prepare(pages);
-  const fill = await Fill.start({ pages, content: 'random', filler: prepared.filler });
+  const fill = await Fill.start({ pages, content, filler: prepared.filler });
   try {
     fill.begin();
     const filled = await fill.filled();
@@ -56,15 +56,16 @@ async function fillOne(product: Product, pages: number, whole: () => void): Prom
 export async function measureGuest(
   server: PageServer,
   pages: number,
+  content: Content,
   { folder, cleanup }: Context,
 ): Promise<GuestSample> {
   const product = await Product.start({ server, folder: mkdtempSync(join(folder, 'agents-')) });
   cleanup(() => product.stop());
   try {
     const peak = new ResidentPeak(product.pids);
-    await fillOne(product, Math.min(pages, WARM_UP_PAGES), () => undefined);
+    await fillOne(product, Math.min(pages, WARM_UP_PAGES), content, () => undefined);
     let resident: readonly number[] = [];
-    const filled = await fillOne(product, pages, () => (resident = peak.stop()));
+    const filled = await fillOne(product, pages, content, () => (resident = peak.stop()));
     const [sourceBytes = 0, destinationBytes = 0] = resident;
     const [sourceStartMs, destinationStartMs] = product.startMs;
     return {
