@@ -86,5 +86,5 @@ export async function qemuDemo(options: DemoOptions, cleanup: Cleanup): Promise<
     }),
   );
   say(typicalFault(receiver.spans));
-  return verdict(verified.wrong + missed);
+  return verdict(verified.wrong + missed, 'WRONG PAGES OR MISSED HEARTBEATS');
 }

@@ -38,9 +38,16 @@ export function timelineOf(...consoles: readonly Pick<Serial, 'lines' | 'partial
   let begun = '';
   for (const { lines, partial } of consoles) {
     for (const [index, serialLine] of lines.entries()) {
-      const text = serialLine.line['text'];
-      const whole = index === 0 && typeof text === 'string' ? joined(begun + text, serialLine.atMs) : serialLine;
-      beats.push(...heartbeatOf(whole));
+      if (index > 0) {
+        beats.push(...heartbeatOf(serialLine));
+        continue;
+      }
+      const { atMs, line } = serialLine;
+      // Where only the end of the line was left for the next console, nothing of it is to be seen there.
+      const cut = heartbeatOf(joined(begun, atMs));
+      const rest =
+        cut.length === 0 && typeof line['text'] === 'string' ? joined(begun + line['text'], atMs) : serialLine;
+      beats.push(...cut, ...heartbeatOf(rest));
     }
     begun = partial;
   }

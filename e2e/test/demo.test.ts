@@ -23,7 +23,7 @@ test(
   { ...BUDGET, skip: whyNoQemuMigration() ?? false },
   () => {
     const { status, stdout, stderr } = demo('--qemu', '--hosts', 'loopback', '--ram', '192M', '--workload', '64M');
-    assert.equal(status, 0, stderr);
+    assert.equal(status, 0, stderr + stdout);
     assert.match(stdout, /wrong pages +│ 0 /);
     assert.match(stdout, / of one guest on both consoles, 0 missed/);
     assert.match(stdout, /The guest runs on the destination; no page was lost or wrong\.\n$/);

@@ -136,6 +136,16 @@ test('a heartbeat that was cut in two by the switchover is one heartbeat, when i
   );
 });
 
+test('a heartbeat of which only the end of its line was cut off is one heartbeat', () => {
+  const beat = { hb: 2, ms: 100, work: 7, wrong: 0, disk: 0 };
+  const next = { atMs: 230, line: { ...beat, hb: 3 } };
+  const beats = timelineOf({ lines: [], partial: `${JSON.stringify(beat)}\r` }, { lines: [next], partial: '' });
+  assert.deepEqual(
+    beats.map(({ number }) => number),
+    [2, 3],
+  );
+});
+
 test('the longest gap counts a silence that began before the span and ended in it', () => {
   const beats = beatsAt([0, 0], [100, 0], [700, 0], [800, 0], [2000, 0]);
   assert.equal(longestGapMs(beats, 150, 1500), 1200);

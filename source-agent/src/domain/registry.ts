@@ -125,7 +125,8 @@ export class VmRegistry {
   release(vmId: string, generation: number, force: boolean): void {
     const vm = generation === 0 ? this.#known(vmId) : this.#get(vmId, generation);
     if (vm.state === 'serving' && !force) {
-      if (vm.wasRead) throw vm.pagesServedError('pagewake release --force releases it and loses what was not yet served');
+      if (vm.wasRead)
+        throw vm.pagesServedError('pagewake release --force releases it and loses what was not yet served');
       throw new PagewakeError(
         ErrorReason.WRONG_PHASE,
         `VM ${vmId} was opened by its destination; pagewake release --force releases it all the same`,
