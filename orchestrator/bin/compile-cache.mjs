@@ -1,6 +1,6 @@
 // Where compiled code and stripped types are kept between two starts, so that an agent and its lanes need not compile what the last one did. What lies
 // there is run without a question, so it has to be a folder in which nobody else can put anything. Plain JavaScript, as it comes before everything else.
-import { accessSync, constants, existsSync, mkdirSync, realpathSync, statSync } from 'node:fs';
+import { accessSync, chmodSync, constants, existsSync, mkdirSync, realpathSync, statSync } from 'node:fs';
 import nodeModule from 'node:module';
 import { homedir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
@@ -33,7 +33,10 @@ export const isDecided = (env) => env.NODE_COMPILE_CACHE !== undefined || env.NO
  */
 export function compileCacheFolder() {
   const beside = [join(ROOT, 'node_modules'), '.cache', 'pagewake', 'compiled'];
-  return [beside, ownCache()].map((steps) => made(steps)).find((path) => path !== undefined && isSafe(path));
+  const folder = [beside, ownCache()].map((steps) => made(steps)).find((path) => path !== undefined && isSafe(path));
+  // Node makes what is in there as the umask says, which may be for all to write to: nobody else gets there.
+  if (folder !== undefined) chmodSync(folder, 0o700);
+  return folder;
 }
 
 /** @returns {string[]} a folder that is there, and what is to be made in it */

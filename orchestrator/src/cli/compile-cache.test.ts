@@ -1,7 +1,17 @@
 /** Compiled code that is found is run. So it is kept only where nobody else can put any, and a lane finds it as well as the agent. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -89,6 +99,12 @@ test('a program and its workers have folders of their own in the user’s cache'
   const [worker = '', program = ''] = say(WORKER, { XDG_CACHE_HOME: home }).split('\n');
   assert.ok(program.startsWith(join(home, 'pagewake/compiled/some-role/')), program);
   assert.ok(worker.startsWith(join(home, 'pagewake/compiled/some-role-workers/')), worker);
+});
+
+test('nobody else gets to what Node makes in it, whatever the umask', () => {
+  const home = make('lax', 0o700);
+  say(`process.umask(0);\n${WORKER}`, { XDG_CACHE_HOME: home });
+  assert.equal(statSync(join(home, 'pagewake/compiled')).mode & 0o777, 0o700);
 });
 
 test('where no folder is safe nothing is kept, and everything runs', () => {

@@ -38,10 +38,10 @@ export interface QemuOptions {
   readonly quitSource?: boolean | undefined;
 }
 
-/** Only for what an error says. */
 /** Only QEMU's own standard error has it: the shim ends a QEMU that would fill or share the memory that is to come. */
 const DESTINATION_ENDED =
   'Where it has ended, its last line on standard error says why, a line of the shim begins with pagewake-shim: (libvirt: /var/log/libvirt/qemu/NAME.log)';
+/** Only for what an error says. */
 const LOOK_TIMEOUT_MS = 2_000;
 /** RAM that is not shared (a graphics card's) goes over first, while the guest runs. */
 const STOP_TIMEOUT_MS = 60_000;
