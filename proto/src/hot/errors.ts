@@ -2,6 +2,7 @@
 import type { ErrorDetail } from '../gen/pagewake/v1/common_pb.js';
 import { ErrorReason } from './enums.ts';
 import type { WireReader } from './reader.ts';
+import { BackwardWriter } from './writer.ts';
 
 const REASON = 0x08;
 const MESSAGE = 0x12;
@@ -51,4 +52,29 @@ function readEntry(reader: WireReader, into: Record<string, string>): void {
   reader.leave(outer);
   // As protobuf-es does it: a peer names the key, and this one is no key to an object.
   Object.defineProperty(into, key, { value, configurable: true, enumerable: true, writable: true });
+}
+
+export type LaneName = 'faults' | 'bulk';
+/** The field `error` of FaultsResponse and of BulkResponse. */
+const ERROR: Readonly<Record<LaneName, number>> = { faults: 0x1a, bulk: 0x22 };
+/** Of everything but texts, and of a text: tags, lengths, a number. */
+const FIXED_PART_BYTES = 32;
+
+/** A response that brings an error and nothing else. */
+export function encodeLastWord(lane: LaneName, { reason, message, metadata }: Omit<ErrorDetail, '$typeName'>): Buffer {
+  const texts = Object.entries(metadata).map(([key, value]) => [Buffer.from(key), Buffer.from(value)] as const);
+  const text = Buffer.from(message);
+  let room = FIXED_PART_BYTES + text.length;
+  for (const [key, value] of texts) room += FIXED_PART_BYTES + key.length + value.length;
+  const out = new BackwardWriter(Buffer.allocUnsafe(room), room);
+  for (const [key, value] of texts.toReversed()) {
+    const end = out.at;
+    out.bytes(VALUE, value);
+    out.bytes(KEY, key);
+    out.message(METADATA, end);
+  }
+  out.bytes(MESSAGE, text);
+  out.uint32(REASON, reason);
+  out.message(ERROR[lane], room);
+  return out.buffer.subarray(out.at);
 }

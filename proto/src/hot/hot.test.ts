@@ -17,13 +17,14 @@ import {
   decodeFaultsResponse,
   encodeBulkRequest,
   encodeFaultsRequest,
+  encodeLastWord,
   Encoding,
   ErrorReason,
   GRPC_PATH,
   HEAD_ROOM_BYTES,
   putFrameHead,
 } from './index.ts';
-import { ErrorReason as GeneratedReason } from '../gen/pagewake/v1/common_pb.js';
+import { ErrorDetailSchema, ErrorReason as GeneratedReason } from '../gen/pagewake/v1/common_pb.js';
 import { methodPath } from '../glue.ts';
 
 const u32 = fc.oneof(fc.constant(0), fc.nat(300), fc.integer({ min: 0, max: 0xffff_ffff }));
@@ -202,6 +203,18 @@ test('a frame written by hand is read by protobuf-es, its payload untouched and 
       const wire = buffer.subarray(start);
       assert(equals(BulkResponseSchema, fromBinary(BulkResponseSchema, wire), expected));
       assert(equals(BulkResponseSchema, decodeBulkResponse(wire), expected));
+    }),
+  );
+});
+
+test('a last word by hand is a response with that error and nothing else', () => {
+  fc.assert(
+    fc.property(told, (init) => {
+      const error = create(ErrorDetailSchema, init);
+      const faults = create(FaultsResponseSchema, { error });
+      assert(equals(FaultsResponseSchema, fromBinary(FaultsResponseSchema, encodeLastWord('faults', error)), faults));
+      const bulk = create(BulkResponseSchema, { error });
+      assert(equals(BulkResponseSchema, fromBinary(BulkResponseSchema, encodeLastWord('bulk', error)), bulk));
     }),
   );
 });

@@ -13,6 +13,7 @@ import {
 } from './requests.ts';
 
 export { Encoding, ErrorReason } from './enums.ts';
+export { encodeLastWord, type LaneName } from './errors.ts';
 export { decodeBulkResponse, decodeFaultsResponse, HEAD_ROOM_BYTES, putFrameHead, type FrameHead } from './frames.ts';
 export {
   decodeBulkRequest,

@@ -1,6 +1,6 @@
 /** A guest image as another thread of this process reads it: the same files by descriptors of its own, the same process by its number. */
 import { MemoryFile, ProcessMemory } from '@pagewake/native';
-import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit';
+import { ErrorReason, messageOf, PagewakeError } from '@pagewake/agent-kit/lane';
 import type { PlacedRegion } from '../domain/geometry.ts';
 import type { ImageShare, Readable } from '../domain/guest-image.ts';
 import { told } from './outcome.ts';

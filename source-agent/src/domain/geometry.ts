@@ -1,5 +1,5 @@
 /** What a region list may look like, whatever memory it describes. */
-import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
+import { ErrorReason, PagewakeError } from '@pagewake/agent-kit/lane';
 import type { Region } from './guest-image.ts';
 
 export const PAGE_SIZES_BYTES: readonly number[] = [4096, 2 * 1024 * 1024];

@@ -5,20 +5,21 @@ import {
   putMessagePrefix,
   type BareConnection,
   type BareConnectionEvents,
-} from '@pagewake/agent-kit';
-import { BulkResponseSchema, decodeBulkRequest, putFrameHead, type BulkRequest } from '@pagewake/proto';
+} from '@pagewake/agent-kit/lane';
+import type { BulkRequest } from '@pagewake/proto';
+import { decodeBulkRequest, putFrameHead } from '@pagewake/proto/hot';
 import type { BufferPool } from '../../domain/buffer-pool.ts';
 import { FrameMaker, type Frame } from '../../domain/frame-maker.ts';
 import { checkRun } from '../../domain/geometry.ts';
 import { Served } from '../../domain/served.ts';
 import { ZeroTable } from '../../domain/zero-table.ts';
 import { nativeCodec } from '../codec.ts';
-import { checkRangeSize, CHUNK_BYTES } from '../grpc/bulk-lane.ts';
-import { frameHead } from '../grpc/wire.ts';
+import { frameHead } from '../frame-head.ts';
 import { lastWord, toTold } from '../last-word.ts';
 import { openShared } from '../shared-image.ts';
 import type { Compressor } from './compressor.ts';
 import type { FromBulk, ToBulk } from './messages.ts';
+import { checkRangeSize, CHUNK_BYTES } from './range.ts';
 
 /** In front of a payload: gRPC's prefix and a message's head. */
 export const ROOM_BYTES = 128;
@@ -215,7 +216,7 @@ export class BulkConnection implements BareConnectionEvents {
 
   #fail(error: PagewakeError): void {
     if (this.#over) return;
-    this.#connection.end(lastWord(BulkResponseSchema, error));
+    this.#connection.end(lastWord('bulk', error));
     this.#finish();
   }
 

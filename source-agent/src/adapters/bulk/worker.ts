@@ -1,6 +1,6 @@
 /** The bulk lane's thread: an event loop with nothing else on it, so that no fault ever stands behind bulk. At lower priority, as a fault goes first. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { startBareServer, type BareServer } from '@pagewake/agent-kit';
+import { startBareServer, type BareServer } from '@pagewake/agent-kit/lane';
 import { setThreadNice } from '@pagewake/native';
 import { BufferPool } from '../../domain/buffer-pool.ts';
 import { BulkConnection } from './connection.ts';

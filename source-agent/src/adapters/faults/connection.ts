@@ -13,7 +13,7 @@ import {
   type BareConnectionEvents,
 } from '@pagewake/agent-kit';
 import type { LoopSpin } from '@pagewake/native';
-import { decodeFaultsRequest, FaultsResponseSchema, type FaultsRequest, type PageFault } from '@pagewake/proto';
+import { decodeFaultsRequest, type FaultsRequest, type PageFault } from '@pagewake/proto';
 import type { Compress, Frame, FrameMaker } from '../../domain/frame-maker.ts';
 import type { VmRegistry } from '../../domain/registry.ts';
 import type { Session } from '../../domain/session.ts';
@@ -186,7 +186,7 @@ export class FaultConnection implements BareConnectionEvents {
   #fail(error: unknown): void {
     if (this.#over) return;
     this.#finish();
-    this.#connection.end(lastWord(FaultsResponseSchema, toTold(error, this.#context.onBug)));
+    this.#connection.end(lastWord('faults', toTold(error, this.#context.onBug)));
   }
 
   #finish(): void {

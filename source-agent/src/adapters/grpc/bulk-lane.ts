@@ -4,17 +4,11 @@
  */
 import { create } from '@bufbuild/protobuf';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { ErrorReason, PagewakeError } from '@pagewake/agent-kit';
-import {
-  BulkResponseSchema,
-  type BulkRequest,
-  type BulkResponse,
-  type PageRun,
-  type TraceContext,
-} from '@pagewake/proto';
+import { BulkResponseSchema, type BulkRequest, type BulkResponse, type TraceContext } from '@pagewake/proto';
 import { checkRun } from '../../domain/geometry.ts';
 import type { Session } from '../../domain/session.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
+import { checkRangeSize, CHUNK_BYTES } from '../bulk/range.ts';
 import { Lane, type LaneContext } from './lane.ts';
 import { frameMessage } from './wire.ts';
 
@@ -24,12 +18,6 @@ export interface BulkLaneOptions {
   readonly compression: Compression;
   readonly tracer: ServeTracer;
 }
-
-/** A range is at most 4 MiB of 4 KiB pages, or one page of 2 MiB. */
-const MAX_RANGE_PAGES_4K = 1024;
-const MAX_RANGE_PAGES_2M = 1;
-const SMALL_PAGE_BYTES = 4096;
-export const CHUNK_BYTES = 256 * 1024;
 
 /** A range in work. */
 interface Work {
@@ -110,14 +98,4 @@ export class BulkLane extends Lane<BulkRequest, BulkResponse> {
     this.send(message, vm, frame, buffer);
     this.#options.tracer.served(work.trace, 'bulk', vm.vmId, frame, work.receivedMs);
   }
-}
-
-export function checkRangeSize(range: PageRun, pageSizeBytes: number): void {
-  const most = pageSizeBytes === SMALL_PAGE_BYTES ? MAX_RANGE_PAGES_4K : MAX_RANGE_PAGES_2M;
-  if (range.pageCount <= most) return;
-  throw new PagewakeError(
-    ErrorReason.OUT_OF_RANGE,
-    `a range of ${String(range.pageCount)} pages of ${String(pageSizeBytes)} bytes is too large; at most ${String(most)}`,
-    { region: range.region, expected: most, found: range.pageCount },
-  );
 }
