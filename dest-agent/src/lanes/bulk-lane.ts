@@ -196,18 +196,24 @@ export class BulkLane {
    */
   #noteZeros(run: PlacedRun): void {
     const { traits, trapped, ledger } = this.#o;
+    // A file was looked at when it was handed over; whether there is something in anonymous memory the kernel alone can say, where a page is installed.
+    if (trapped && traits.file === 'none') {
+      this.#installZeros(run);
+      return;
+    }
     const first = run.region.firstLedgerPage + run.firstPage;
     // Untrapped memory has no touch that could be answered, and nobody waits for it: it is there.
     const waiters = trapped
       ? ledger.foundZero(first, run.pageCount, this.#scratch)
       : ledger.installed(first, run.pageCount, this.#scratch);
     this.#o.counters.add('pagesInstalled', run.pageCount - waiters);
-    for (const ledgerPage of this.#scratch.slice(0, waiters)) {
-      const page = slice(run, ledgerPage - first, 1);
-      if (traits.huge) this.#install('copy', page, this.#zeroBytes(page), 0);
-      else this.#install('zeropage', page, NO_BYTES, 0);
-    }
+    for (const ledgerPage of this.#scratch.slice(0, waiters)) this.#installZeros(slice(run, ledgerPage - first, 1));
     this.#checkWhole();
+  }
+
+  #installZeros(run: PlacedRun): void {
+    if (this.#o.traits.huge) this.#install('copy', run, this.#zeroBytes(run), 0);
+    else this.#install('zeropage', run, NO_BYTES, 0);
   }
 
   #install(call: ContentCall, run: PlacedRun, bytes: Uint8Array, offset: number): void {
