@@ -12,7 +12,7 @@ import { floorSide, productSide, type Walks } from './sides.ts';
 
 /** A touch that a neighbour's fault has brought along would be no demand fault. */
 const ALONE = ['--fault-window-pages', '1'];
-/** Longer than a gap, so that a lane is awake when the next fault comes; the value that docs/operations.md names. */
+/** Longer than a gap, so that a lane is awake when the next fault comes. */
 const SPIN_US = 500;
 const spinning = (us: number): readonly string[] => ['--fault-spin-us', String(us)];
 
