@@ -58,6 +58,8 @@ async function bench(options: BenchOptions): Promise<boolean> {
     for (const { file, svg } of outcome.charts ?? []) write(join(options.charts, file), svg);
   }
   say(`\n# what was to be reached\n\n${barsTable(done)}`);
+  if (options.size === 'quick')
+    say('\nquick: one run each, small fills, and growth with guests that are mostly holes: quote a full run');
   if (options.size === 'smoke') say('\nsmoke: these sizes say nothing about speed');
   if (options.json !== undefined)
     write(options.json, `${JSON.stringify(reportOf(options.size, options.runs, on, done), undefined, 2)}\n`);

@@ -2,7 +2,7 @@
  * The other end of BareClient. Whoever connects is a stranger until his first message has been found good, and a stranger costs next to nothing: he has a
  * few seconds, one short message, and must make room for the next where there are many.
  */
-import { createServer as createTcpServer, type Server, type Socket } from 'node:net';
+import { createServer as createTcpServer, isIPv6, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
 import type { HostPort } from './address.ts';
 import { KEEPALIVE_MS } from './link-security.ts';
@@ -162,7 +162,16 @@ class Strangers {
   }
 }
 
-const hostOf = (key: string): string => key.slice(0, key.lastIndexOf(' '));
+const hostOf = (key: string): string => networkOf(key.slice(0, key.lastIndexOf(' ')));
+
+/** A host has all of an IPv6 /64 for itself (RFC 4291, 2.5.4) and may come from any address of it. */
+export function networkOf(address: string): string {
+  if (!isIPv6(address) || address.startsWith('::ffff:')) return address;
+  const [left = [], right = []] = address.split('::').map((half) => half.split(':').filter((group) => group !== ''));
+  const zeros = address.includes('::') ? Array.from({ length: 8 - left.length - right.length }, () => '0') : [];
+  return [...left, ...zeros, ...right].slice(0, 4).join(':');
+}
+
 const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress ?? ''} ${remotePort ?? 0}`;
 
 class Peer implements BareConnection {

@@ -4,7 +4,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { makeAuthority } from '../test/index.ts';
 import { BareClient } from './bare-client.ts';
-import { startBareServer, type BareConnection, type BareServer } from './bare-server.ts';
+import { networkOf, startBareServer, type BareConnection, type BareServer } from './bare-server.ts';
 import type { ClientLinkOptions } from './link-security.ts';
 import { ErrorReason, PagewakeError } from './errors.ts';
 import { framed, MessageReader } from './message-reader.ts';
@@ -158,6 +158,19 @@ test('who says nothing, signs of life only, or what is not answered for is let g
   const server = await echo(t, {}, 200);
   for (const bytes of [Buffer.alloc(0), Buffer.alloc(5), framed(Buffer.from('nothing is said to this'))])
     assert.equal(await answerTo(server.port, bytes), '');
+});
+
+test('strangers of one IPv6 /64 are one host’s, and no two IPv4 addresses are', () => {
+  for (const [address, network] of [
+    ['192.0.2.7', '192.0.2.7'],
+    ['::ffff:192.0.2.7', '::ffff:192.0.2.7'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2'],
+    ['2001:db8:1:2::9', '2001:db8:1:2'],
+    ['2001:db8::9', '2001:db8:0:0'],
+    ['fe80::1%eth0', 'fe80:0:0:0'],
+    ['::1', '0:0:0:0'],
+  ] as const)
+    assert.equal(networkOf(address), network);
 });
 
 test('a stranger’s first message is short, and what is no message is told so', BUDGET, async (t) => {

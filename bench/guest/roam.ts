@@ -10,6 +10,8 @@ import type { Product } from '../lib/product.ts';
 import type { Order } from './migration.ts';
 
 const ROAM_MS = 90_000;
+/** From the moment at which the agent's clock begins until the program has read `ready` and its own does: more than it ever is. */
+const READY_MS = 5;
 
 export interface Roamed {
   /** Before the memory was whole. */
@@ -50,9 +52,10 @@ export async function roam(product: Product, order: Order, pages: number): Promi
   }
 }
 
-/** The program begins after the agent does, so at that moment by the agent's clock it has not touched more than this. */
+/** The program's clock begins after the agent's: at that moment by the agent's it has touched so many at least. */
 function touchedUntil(touchedByMs: readonly number[], wholeMs: number): number {
-  const touched = touchedByMs[Math.min(Math.floor(wholeMs), touchedByMs.length) - 1];
+  const index = Math.min(Math.floor(wholeMs) - READY_MS, touchedByMs.length) - 1;
+  const touched = touchedByMs[Math.max(0, index)];
   if (touched === undefined || touched === 0) throw new Error('nothing was touched before the memory was whole');
   return touched;
 }

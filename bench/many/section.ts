@@ -18,7 +18,7 @@ const MOST = 16;
 const SPARE_MIB = 2560;
 
 /** Of each guest. */
-const MIBS: Readonly<Record<SizeName, number>> = { full: 256, quick: 64, smoke: 2 };
+const MIBS: Readonly<Record<SizeName, number>> = { full: 256, quick: 128, smoke: 2 };
 
 /** One load over all runs. */
 interface AtOnce {

@@ -60,7 +60,7 @@ export class SourceStream {
     if (options.barePort === 0) this.#way = this.#overGrpc(() => undefined);
     else {
       this.#unanswered = [];
-      this.#way = this.#bare(options.barePort, TRIES);
+      this.#way = this.#bare(options.barePort, TRIES, performance.now());
     }
   }
 
@@ -76,8 +76,8 @@ export class SourceStream {
     this.#way.close();
   }
 
-  #bare(port: number, tries: number): BareClient {
-    const beganMs = performance.now();
+  /** @param sinceMs of the first try: all of them together may take no longer than one that is not answered */
+  #bare(port: number, tries: number, sinceMs: number): BareClient {
     const { host } = parseAddress(this.#o.address, 'source address');
     const address = formatAddress({ host, port });
     const limits = {
@@ -93,16 +93,17 @@ export class SourceStream {
         onMessage: (message) => this.#receive(message),
         onEnd: (error) => {
           if (error.reason !== ErrorReason.SOURCE_UNREACHABLE || !this.#unanswered) this.#end(error);
-          else if (tries > 1 && performance.now() - beganMs < ANSWER_WITHIN_MS / 2) this.#again(port, tries - 1);
+          else if (tries > 1 && performance.now() - sinceMs < ANSWER_WITHIN_MS / 2)
+            this.#again(port, tries - 1, sinceMs);
           else this.#detour(error.message);
         },
       },
     );
   }
 
-  #again(port: number, tries: number): void {
+  #again(port: number, tries: number, sinceMs: number): void {
     const timer = setTimeout(() => {
-      this.#way = this.#bare(port, tries);
+      this.#way = this.#bare(port, tries, sinceMs);
       for (const message of this.#unanswered ?? []) this.#way.write(message);
     }, TRY_AGAIN_MS);
     // What is written meanwhile is among the unanswered.
