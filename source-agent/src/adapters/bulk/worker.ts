@@ -1,7 +1,7 @@
 /** The bulk lane's thread: an event loop with nothing else on it, so that no fault ever stands behind bulk. At lower priority, as a fault goes first. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { startBareServer, type BareServer } from '@pagewake/agent-kit/lane';
-import { setThreadNice } from '@pagewake/native';
+import { sendNow, setThreadNice } from '@pagewake/native';
 import { BufferPool } from '../../domain/buffer-pool.ts';
 import { BulkConnection } from './connection.ts';
 import { Compressor } from './compressor.ts';
@@ -37,6 +37,8 @@ try {
       at: { host, port: wanted },
       maxMessageBytes: MAX_REQUEST_BYTES,
       highWaterMarkBytes: HIGH_WATER_MARK_BYTES,
+      // A stream would put this thread to sleep after every second chunk, until it says that it can take more.
+      sendNow,
     },
     (bare) => {
       const stream = ++streams;
