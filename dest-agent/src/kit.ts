@@ -1,5 +1,6 @@
 /** What every thread of the destination agent uses of the agent kit, and the error reasons, under one name. */
 export {
+  AMONG_SEVERAL_US,
   BareClient,
   ErrorReason,
   formatAddress,
@@ -10,6 +11,7 @@ export {
   parseAddress,
   PagewakeError,
   reasonName,
+  SEVERAL_FAULTS,
   spinUsOf,
   unixMs,
   UserError,

@@ -9,8 +9,8 @@ import { HANG_MS, until } from './support.ts';
 const BUDGET = { timeout: 3 * HANG_MS };
 const HOUR_US = 3_600_000_000;
 
-function spinFor(t: TestContext, forUs: number): LoopSpin {
-  const spin = new LoopSpin(forUs);
+function spinFor(t: TestContext, forUs: number, amongSeveralUs = 0): LoopSpin {
+  const spin = new LoopSpin(forUs, amongSeveralUs);
   t.after(() => spin.close());
   return spin;
 }
@@ -24,6 +24,16 @@ test('a loop that is to stay awake for no time sleeps as any other', (t) => {
 test('a loop is awake from a touch on until it is told to stop', (t) => {
   const spin = spinFor(t, HOUR_US);
   spin.touch();
+  assert.equal(spin.state, 'awake');
+  spin.stop();
+  assert.equal(spin.state, 'asleep');
+});
+
+test('a loop that is to stay awake only among several sleeps at a touch that is one alone', (t) => {
+  const spin = spinFor(t, 0, HOUR_US);
+  spin.touch();
+  assert.equal(spin.state, 'asleep');
+  spin.touch(true);
   assert.equal(spin.state, 'awake');
   spin.stop();
   assert.equal(spin.state, 'asleep');

@@ -11,30 +11,40 @@ const STATES: readonly SpinState[] = ['asleep', 'awake', 'resting'];
  * woken a thread. Bounded; yields its core to whoever else can run there, and rests where it does not get it back soon.
  */
 export class LoopSpin {
-  readonly #native: NativeLoopSpin;
-  readonly #forUs: number;
+  readonly #one: NativeLoopSpin | undefined;
+  readonly #several: NativeLoopSpin | undefined;
 
-  /** @param forUs how long from a touch on, microseconds; 0: never */
-  constructor(forUs: number) {
-    this.#forUs = forUs;
-    this.#native = new binding.LoopSpin(forUs);
+  /**
+   * @param forUs how long from a touch on, microseconds; 0: never
+   * @param amongSeveralUs the same of a touch that is one of several; the longer of the two counts
+   */
+  constructor(forUs: number, amongSeveralUs = 0) {
+    this.#one = forUs > 0 ? new binding.LoopSpin(forUs) : undefined;
+    this.#several = amongSeveralUs > forUs ? new binding.LoopSpin(amongSeveralUs) : undefined;
   }
 
-  /** Something came: something else may be right behind it. */
-  touch(): void {
-    if (this.#forUs > 0) this.#native.touch();
+  /**
+   * Something came: something else may be right behind it.
+   * @param several what came is one of several that are under way at once
+   */
+  touch(several = false): void {
+    this.#one?.touch();
+    if (several) this.#several?.touch();
   }
 
   stop(): void {
-    this.#native.stop();
+    this.#one?.stop();
+    this.#several?.stop();
   }
 
   get state(): SpinState {
-    return STATES[this.#native.state()] ?? 'asleep';
+    const states = [this.#one, this.#several].map((native) => STATES[native?.state() ?? 0]);
+    return states.find((state) => state === 'awake') ?? states.find((state) => state === 'resting') ?? 'asleep';
   }
 
   /** Idempotent. */
   close(): void {
-    this.#native.close();
+    this.#one?.close();
+    this.#several?.close();
   }
 }

@@ -33,7 +33,7 @@ const schema = z.object({
   ),
   faultSpinUs: option(
     z.number().int().min(0).max(100_000).optional(),
-    'how long to stay awake after a fault, for the next one: shorter stalls for a core that is busy as long as faults come, and yields to whoever else can run; 0: not at all; default: 200 where there are four cores or more, else 0',
+    'how long to stay awake after a fault, for the next one: shorter stalls for a core that is busy as long as faults come, and yields to whoever else can run; 0: only among several faults at once; default: 200 where there are four cores or more, else 0',
     'us',
   ),
   ...serverFields,

@@ -14,7 +14,7 @@ import { decodeFrame, Unpacked } from '../adapters/frames.ts';
 import { LoopSpin, monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
 import type { FaultRequests, FaultsReply } from '../adapters/page-source.ts';
-import { ErrorReason } from '../kit.ts';
+import { AMONG_SEVERAL_US, ErrorReason, SEVERAL_FAULTS } from '../kit.ts';
 import { COUNTER_OF_CALL, type Counters, type FaultCounter, type FaultHint } from './counters.ts';
 import { FaultIntake, type FaultEvent } from './fault-intake.ts';
 import type { FaultTracer, TracedInstall } from './fault-trace.ts';
@@ -78,7 +78,7 @@ export class FaultLane {
       alarm: (message) => this.#alarm(message),
       fatal: (message) => this.#fatal(message),
     });
-    this.#spin = new LoopSpin(options.tuning.spinUs);
+    this.#spin = new LoopSpin(options.tuning.spinUs, AMONG_SEVERAL_US);
     this.#neighbours = new Neighbours({
       ...options,
       windowPages: options.tuning.windowPages,
@@ -165,7 +165,7 @@ export class FaultLane {
   onResponse(reply: FaultsReply): void {
     const receivedAtMs = monotonicMs();
     this.#o.counters.add('payloadBytes', reply.frame?.payload.length ?? 0);
-    this.#spin.touch();
+    this.#spin.touch(this.#pending.size >= SEVERAL_FAULTS);
     const pending = this.#pending.byId(reply.faultId);
     if (!pending) {
       // Else settled meanwhile by other means (the guest gave the page back).
@@ -221,7 +221,7 @@ export class FaultLane {
 
   #flush(): void {
     if (this.#batch.empty || !this.#stream) return;
-    this.#spin.touch();
+    this.#spin.touch(this.#pending.size >= SEVERAL_FAULTS);
     this.#batch.sendTo(this.#stream);
   }
 

@@ -22,6 +22,7 @@ import { lastWord, toTold } from '../last-word.ts';
 import type { ServeTracer } from '../serve-tracer.ts';
 import { checkFault, frameHead } from './head.ts';
 import { FaultQueue, PIECE_BYTES, type AskedFor, type Wanted } from './queue.ts';
+import { RequestRate } from './rate.ts';
 import type { Slab, SlabPool } from './slab.ts';
 
 export interface FaultConnectionContext {
@@ -46,6 +47,7 @@ export class FaultConnection implements BareConnectionEvents {
   readonly #context: FaultConnectionContext;
   readonly #faults = new FaultQueue();
   readonly #neighbours = new FaultQueue();
+  readonly #rate = new RequestRate();
   #session: Session | undefined;
   #maker: FrameMaker | undefined;
   #detach: () => void = () => undefined;
@@ -86,9 +88,13 @@ export class FaultConnection implements BareConnectionEvents {
     for (const fault of request.faults) {
       const pageSizeBytes = checkFault(session.vm.regions, fault);
       const waiting = { fault: kept(fault), receivedMs, pageSizeBytes, done: 0 };
-      (fault.pageCount > 0 ? this.#neighbours : this.#faults).push(waiting);
+      if (fault.pageCount > 0) this.#neighbours.push(waiting);
+      else {
+        this.#faults.push(waiting);
+        this.#rate.note(receivedMs);
+      }
     }
-    if (request.faults.length > 0) this.#context.spin.touch();
+    if (request.faults.length > 0) this.#context.spin.touch(this.#rate.isOfSeveral(receivedMs));
   }
 
   #begin(sessionId: Uint8Array): Session {

@@ -1,4 +1,5 @@
 import {
+  AMONG_SEVERAL_US,
   spinUsOf,
   toServiceError,
   type BareServer,
@@ -55,7 +56,7 @@ export function sourceServices(
   const watchers = new FileWatchers((about, text) => log.warn(about, text));
   const tracer = new ServeTracer(telemetry);
   const { compression, faultCompression } = config;
-  const spin = new LoopSpin(spinUsOf(config.faultSpinUs));
+  const spin = new LoopSpin(spinUsOf(config.faultSpinUs), AMONG_SEVERAL_US);
   let faults: BareServer | undefined;
   const connections: FaultConnectionContext = {
     registry,
