@@ -85,15 +85,17 @@ export class FaultConnection implements BareConnectionEvents {
     const session = (this.#session ??= this.#begin(request.session));
     if (session.ended !== undefined) throw session.ended;
     const receivedMs = performance.now();
+    let waitedFor = 0;
     for (const fault of request.faults) {
       const pageSizeBytes = checkFault(session.vm.regions, fault);
       const waiting = { fault: kept(fault), receivedMs, pageSizeBytes, done: 0 };
       if (fault.pageCount > 0) this.#neighbours.push(waiting);
       else {
         this.#faults.push(waiting);
-        this.#rate.note(receivedMs);
+        waitedFor++;
       }
     }
+    this.#rate.note(waitedFor, receivedMs);
     if (request.faults.length > 0) this.#context.spin.touch(this.#rate.isOfSeveral(receivedMs));
   }
 
