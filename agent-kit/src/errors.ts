@@ -54,6 +54,7 @@ const CODE_OF_REASON: Readonly<Record<ErrorReason, status>> = {
   [ErrorReason.INVALID_ARGUMENT]: CODE.INVALID_ARGUMENT,
   [ErrorReason.PAGES_SERVED]: CODE.FAILED_PRECONDITION,
   [ErrorReason.INTERNAL]: CODE.INTERNAL,
+  [ErrorReason.UNKNOWN_SESSION]: CODE.NOT_FOUND,
 };
 
 export class PagewakeError extends Error {

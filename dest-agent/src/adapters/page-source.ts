@@ -51,9 +51,16 @@ export type { BulkResponse as BulkReply, FaultsResponse as FaultsReply } from '@
 
 const NO_SESSION = new Uint8Array(0);
 
-/** True where the same destination may open the source again and go on: the link broke, the source did not refuse. */
-export function isRecoverable(error: PagewakeError): boolean {
-  return error.reason === ErrorReason.SOURCE_LOST || error.reason === ErrorReason.SOURCE_UNREACHABLE;
+/**
+ * True where the same destination may open the source again and go on: the link broke, or the agent there is another one by now (a lane that comes back
+ * before anybody has missed the first one finds it). The source did not refuse.
+ */
+export function isRecoverable({ reason }: PagewakeError): boolean {
+  return (
+    reason === ErrorReason.SOURCE_LOST ||
+    reason === ErrorReason.SOURCE_UNREACHABLE ||
+    reason === ErrorReason.UNKNOWN_SESSION
+  );
 }
 
 /** How one lane's messages are read and written. */

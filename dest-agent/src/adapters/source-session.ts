@@ -94,7 +94,7 @@ export class SourceSession {
         return undefined;
       } catch (error) {
         last = asSourceError(error);
-        if (!isRecoverable(last)) break;
+        if (!isRecoverable(last) || last.reason === ErrorReason.UNKNOWN_SESSION) break;
       }
     }
     return last;

@@ -70,6 +70,29 @@ for (const lane of ['faults', 'bulk'] as const)
     },
   );
 
+for (const lane of ['faults', 'bulk'] as const)
+  test(
+    `an agent that does not know the session of the ${lane} stream is another one by now: it is opened anew, and the migration completes`,
+    UFFD,
+    async (t) => {
+      const source = await startFakeSource(t, {
+        pages: PAGES,
+        endsStream: (which, count) => {
+          if (which === lane && count === 1)
+            throw new PagewakeError(ErrorReason.UNKNOWN_SESSION, 'this session was not given by this agent; call Open');
+          return false;
+        },
+      });
+      const dest = await startDest(t);
+      const { vmmSocket } = await dest.start(source.address);
+      const vmm = await startVmm(t, { pages: PAGES });
+      handOver(vmm, vmmSocket);
+      assert.deepEqual(await vmm.touch(0, 1020), seen(content(1020)));
+      await dest.phase('m', MigrationPhase.COMPLETED);
+      assert.equal(source.opens.length, 2);
+    },
+  );
+
 test('a source that loses its streams again and again is opened again and again', UFFD, async (t) => {
   const source = await startFakeSource(t, {
     pages: PAGES,

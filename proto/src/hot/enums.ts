@@ -43,5 +43,6 @@ export const ErrorReason = named<typeof GeneratedReason>({
   INVALID_ARGUMENT: 24,
   PAGES_SERVED: 25,
   INTERNAL: 26,
+  UNKNOWN_SESSION: 27,
 });
 export type ErrorReason = GeneratedReason;

@@ -155,17 +155,15 @@ export class VmRegistry {
     return session;
   }
 
-  /** The session with these bytes, ended or not: look at `ended`. Throws INVALID_ARGUMENT if there never was one. */
+  /** The session with these bytes, ended or not: look at `ended`. Throws UNKNOWN_SESSION if there never was one. */
   session(id: Uint8Array): Session {
     const session = this.#sessions.get(keyOf(id));
     if (session === undefined) {
-      throw new PagewakeError(
-        ErrorReason.INVALID_ARGUMENT,
-        id.length === 0
-          ? 'the first message must carry the session that Open gave'
-          : 'this session was not given by this agent; call Open',
-        { field: 'session' },
-      );
+      throw id.length === 0
+        ? new PagewakeError(ErrorReason.INVALID_ARGUMENT, 'the first message must carry the session that Open gave', {
+            field: 'session',
+          })
+        : new PagewakeError(ErrorReason.UNKNOWN_SESSION, 'this session was not given by this agent; call Open');
     }
     return session;
   }

@@ -105,7 +105,7 @@ test(
   BUDGET,
   async (t) => {
     const opening = await opened(t, (write) => write(0, noise(0)));
-    assert.equal((await opening.connect(Buffer.alloc(16, 9)).ended).reason, ErrorReason.INVALID_ARGUMENT);
+    assert.equal((await opening.connect(Buffer.alloc(16, 9)).ended).reason, ErrorReason.UNKNOWN_SESSION);
     const second = opening.connect();
     second.ask(1, PAGES - 1, 2);
     assert.equal((await second.ended).reason, ErrorReason.OUT_OF_RANGE);

@@ -122,7 +122,7 @@ test('an empty message is a sign of life, and is answered with one', BUDGET, asy
 test('what is refused is told in a last message, and the agent stays well', BUDGET, async (t) => {
   const { session, connect } = await reading(t);
   const cases: readonly [MessageInitShape<typeof FaultsRequestSchema>, ErrorReason, RegExp][] = [
-    [{ session: Buffer.alloc(16) }, ErrorReason.INVALID_ARGUMENT, /was not given by this agent/],
+    [{ session: Buffer.alloc(16) }, ErrorReason.UNKNOWN_SESSION, /was not given by this agent/],
     [{ faults: [{ page: 1 }] }, ErrorReason.INVALID_ARGUMENT, /must carry the session/],
     [{ session, faults: [{ page: 99 }] }, ErrorReason.OUT_OF_RANGE, /pages 99 to 100/],
     [{ session, faults: [{ page: 0, pageCount: 4096 }] }, ErrorReason.OUT_OF_RANGE, /region 0/],

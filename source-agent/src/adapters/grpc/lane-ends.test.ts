@@ -69,11 +69,12 @@ test('a first message without a session, or with one that nobody gave, is refuse
     const lane: FaultStream = new Conversation(agent.pages.faults());
     lane.send(create(FaultsRequestSchema, { session, faults: [{ faultId: 1, page: 0 }] }));
     const error = await lane.failure();
-    assert.equal(error.reasonName, 'INVALID_ARGUMENT');
+    const reason = session.length === 0 ? 'INVALID_ARGUMENT' : 'UNKNOWN_SESSION';
+    assert.equal(error.reasonName, reason);
     assert.match(error.message, session.length === 0 ? /must carry the session/ : /was not given by this agent/);
     const bulk: BulkStream = new Conversation(agent.pages.bulk());
     bulk.send(create(BulkRequestSchema, { session, range: { region: 0, firstPage: 0, pageCount: 1 } }));
-    assert.equal((await bulk.failure()).reasonName, 'INVALID_ARGUMENT');
+    assert.equal((await bulk.failure()).reasonName, reason);
   }
 });
 
@@ -159,7 +160,7 @@ test('what is complete is never served again, and says so on every way', BUDGET,
     2n,
     'an answer that was lost can be asked for again',
   );
-  assert.equal(await reasonOf(agent.pages.complete({ session: Buffer.alloc(16) })), 'INVALID_ARGUMENT');
+  assert.equal(await reasonOf(agent.pages.complete({ session: Buffer.alloc(16) })), 'UNKNOWN_SESSION');
 });
 
 test(

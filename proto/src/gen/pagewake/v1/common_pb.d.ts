@@ -295,6 +295,13 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_INTERNAL = 26;
    */
   INTERNAL = 26,
+
+  /**
+   * Of a source that was started again: a destination opens it anew, and goes on where the VM is still known.
+   *
+   * @generated from enum value: ERROR_REASON_UNKNOWN_SESSION = 27;
+   */
+  UNKNOWN_SESSION = 27,
 }
 
 /**
