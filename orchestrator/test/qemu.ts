@@ -1,6 +1,6 @@
 /** Real QEMUs for the tests: tiny machines without a disk or a kernel, whose firmware finds nothing to boot. All are gone when the test is. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { Child, temporaryFolder } from './programs.ts';
@@ -31,6 +31,14 @@ export interface TestQemuOptions {
   readonly args?: readonly string[];
 }
 
+/** Its file is there before anybody may connect; and connecting to find out would take the place of the one client that QMP has. */
+function listens(path: string): boolean {
+  // Num RefCount Protocol Flags …: __SO_ACCEPTCON is 0x10000.
+  return readFileSync('/proc/net/unix', 'utf8')
+    .split('\n')
+    .some((line) => line.endsWith(` ${path}`) && line.split(/ +/)[3] === '00010000');
+}
+
 export async function startTestQemu(t: TestContext, options: TestQemuOptions = {}): Promise<TestQemu> {
   const { incoming = false, machine = 'pc,memory-backend=ram', args = [] } = options;
   const { backend = 'memory-backend-file,id=ram,size=32M,share=on,mem-path=RAM' } = options;
@@ -45,6 +53,6 @@ export async function startTestQemu(t: TestContext, options: TestQemuOptions = {
     ...(incoming ? ['-incoming', 'defer'] : []),
     ...args,
   ]);
-  while (!existsSync(qmpPath)) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!listens(qmpPath)) await new Promise((resolve) => setTimeout(resolve, 20));
   return { child, qmpPath, ramFile };
 }
