@@ -37,6 +37,12 @@ int64_t Args::integer(size_t index, const char* name, int64_t min, int64_t max) 
   return static_cast<int64_t>(value);
 }
 
+GivenFd Args::given_fd(size_t index, const char* name) {
+  if (!ok_ || !info_[index].IsExternal()) return {.fd = descriptor(index, name), .held = nullptr};
+  auto* held = info_[index].As<Napi::External<UniqueFd>>().Data();
+  return {.fd = held->get(), .held = held};
+}
+
 bool Args::flag(size_t index, const char* name) {
   bool value = false;
   if (napi_get_value_bool(info_.Env(), info_[index], &value) != napi_ok) type_error(name, "a boolean");

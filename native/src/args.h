@@ -11,9 +11,19 @@
 #include <span>
 #include <string>
 
+#include "unique_fd.h"
+
 namespace pagewake {
 
 inline constexpr uint64_t kMaxWhole = (uint64_t{1} << 53) - 1;
+
+// A descriptor that an object is to keep. Until it is taken it stays with whoever gave it: the caller, or the External of handed_over().
+struct GivenFd {
+  int fd = -1;
+  UniqueFd* held = nullptr;
+
+  UniqueFd take() const { return held != nullptr ? std::move(*held) : UniqueFd(fd); }
+};
 
 class Args {
  public:
@@ -24,6 +34,8 @@ class Args {
   uint64_t whole(size_t index, const char* name, uint64_t max = kMaxWhole);
   int64_t integer(size_t index, const char* name, int64_t min, int64_t max);
   int descriptor(size_t index, const char* name) { return static_cast<int>(integer(index, name, 0, INT32_MAX)); }
+  // A number, or the External of a call that opened it.
+  GivenFd given_fd(size_t index, const char* name);
   bool flag(size_t index, const char* name);
   std::string text(size_t index, const char* name);
   Napi::Function function(size_t index, const char* name);

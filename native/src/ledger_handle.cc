@@ -4,6 +4,7 @@
 
 #include "addon.h"
 #include "args.h"
+#include "handed_over.h"
 #include "ledger_registry.h"
 
 namespace pagewake {
@@ -49,8 +50,8 @@ Napi::Function LedgerHandle::define(Napi::Env env) {
 
 // (ledger): a handle of a ledger that exists: an External of create(), or the number of one.
 LedgerHandle::LedgerHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LedgerHandle>(info) {
+  if (!kept_by_javascript(*this)) return;
   if (info[0].IsExternal()) {
-    // Moved: the External lives until it is collected, and must not keep the ledger alive as long.
     ledger_ = std::move(*info[0].As<Napi::External<std::shared_ptr<Ledger>>>().Data());
     if (require_open(info) == nullptr) return;
     id_ = ledgers::add(ledger_);
@@ -63,12 +64,6 @@ LedgerHandle::LedgerHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Le
   if (ledger_ == nullptr) {
     throw_native(info.Env(), ENOENT, "PageLedger", "there is no ledger " + std::to_string(id_) + ": its last handle is closed");
   }
-}
-
-// An External for the constructor: create and hold without a moment in which nobody holds it.
-Napi::Value LedgerHandle::handed_over(Napi::Env env, std::shared_ptr<Ledger> ledger) {
-  return Napi::External<std::shared_ptr<Ledger>>::New(env, new std::shared_ptr<Ledger>(std::move(ledger)),
-                                                      [](Napi::Env, std::shared_ptr<Ledger>* held) { delete held; });
 }
 
 // (pageCount, path or "") -> External

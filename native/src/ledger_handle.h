@@ -18,7 +18,6 @@ class LedgerHandle : public Napi::ObjectWrap<LedgerHandle> {
  private:
   static Napi::Value create(const Napi::CallbackInfo& info);
   static Napi::Value open(const Napi::CallbackInfo& info);
-  static Napi::Value handed_over(Napi::Env env, std::shared_ptr<Ledger> ledger);
 
   Napi::Value id(const Napi::CallbackInfo& info);
   Napi::Value page_count(const Napi::CallbackInfo& info);

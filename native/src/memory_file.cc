@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "addon.h"
+#include "handed_over.h"
 #include "holes.h"
 
 #ifndef MFD_HUGE_2MB
@@ -40,23 +41,23 @@ Napi::Function MemoryFile::define(Napi::Env env) {
        InstanceMethod("close", &M::close)});
 }
 
-// (descriptor, vm descriptor or -1): takes ownership, unless it throws.
+// (descriptor, External of its virtual machine or null): takes ownership, unless it throws.
 MemoryFile::MemoryFile(const Napi::CallbackInfo& info) : Napi::ObjectWrap<MemoryFile>(info) {
   Args args(info);
-  const int fd = args.descriptor(0, "fd");
-  const auto vm = static_cast<int>(args.integer(1, "vm", -1, INT32_MAX));
-  if (!args) return;
-  const int64_t size = file::size(fd);
+  const GivenFd given = args.given_fd(0, "fd");
+  const GivenFd vm = info[1].IsNull() ? GivenFd() : args.given_fd(1, "vm");
+  if (!args || !kept_by_javascript(*this)) return;
+  const int64_t size = file::size(given.fd);
   if (size < 0) {
-    throw_native(info.Env(), static_cast<int>(-size), "fstat", "descriptor " + std::to_string(fd));
+    throw_native(info.Env(), static_cast<int>(-size), "fstat", "descriptor " + std::to_string(given.fd));
     return;
   }
   knownSizeBytes_ = static_cast<uint64_t>(size);
-  fd_.reset(fd);
-  vm_.reset(vm);
+  fd_ = given.take();
+  vm_ = vm.take();
 }
 
-// (name, sizeBytes, hugePages2MiB) -> descriptor
+// (name, sizeBytes, hugePages2MiB) -> External
 Napi::Value MemoryFile::create_memfd(const Napi::CallbackInfo& info) {
   Args args(info);
   const std::string name = args.text(0, "name");
@@ -72,10 +73,10 @@ Napi::Value MemoryFile::create_memfd(const Napi::CallbackInfo& info) {
     throw_native(info.Env(), errno, "ftruncate", name + " to " + std::to_string(size) + " bytes");
     return info.Env().Undefined();
   }
-  return Napi::Number::New(info.Env(), fd.release());
+  return handed_over(info.Env(), std::move(fd));
 }
 
-// (path, write) -> descriptor
+// (path, write) -> External
 Napi::Value MemoryFile::open(const Napi::CallbackInfo& info) {
   Args args(info);
   const std::string path = args.text(0, "path");
@@ -92,10 +93,10 @@ Napi::Value MemoryFile::open(const Napi::CallbackInfo& info) {
     throw_native(info.Env(), EINVAL, "open", path + " is not a file that holds memory");
     return info.Env().Undefined();
   }
-  return Napi::Number::New(info.Env(), fd.release());
+  return handed_over(info.Env(), std::move(fd));
 }
 
-// (sizeBytes, flags) -> [descriptor, vm descriptor]
+// (sizeBytes, flags) -> [External, External of its virtual machine]
 Napi::Value MemoryFile::create_guest_memfd(const Napi::CallbackInfo& info) {
   Args args(info);
   const uint64_t size = args.whole(0, "sizeBytes");
@@ -107,8 +108,8 @@ Napi::Value MemoryFile::create_guest_memfd(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   Napi::Array result = Napi::Array::New(info.Env(), 2);
-  result.Set(0u, made.fd.release());
-  result.Set(1u, made.vm.release());
+  result.Set(0u, handed_over(info.Env(), std::move(made.fd)));
+  result.Set(1u, handed_over(info.Env(), std::move(made.vm)));
   return result;
 }
 
@@ -270,6 +271,7 @@ Napi::Value MemoryFile::still_holes(const Napi::CallbackInfo& info) {
   return told_holes(info.Env(), search);
 }
 
+// () -> [External, External of its virtual machine or null]
 Napi::Value MemoryFile::duplicate(const Napi::CallbackInfo& info) {
   if (!require_open(info, "fcntl")) return info.Env().Undefined();
   UniqueFd fd = fd_.duplicate();
@@ -279,8 +281,8 @@ Napi::Value MemoryFile::duplicate(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   Napi::Array result = Napi::Array::New(info.Env(), 2);
-  result.Set(0u, fd.release());
-  result.Set(1u, vm.release());
+  result.Set(0u, handed_over(info.Env(), std::move(fd)));
+  result.Set(1u, vm.open() ? handed_over(info.Env(), std::move(vm)) : info.Env().Null());
   return result;
 }
 

@@ -11,6 +11,7 @@
 
 #include "addon.h"
 #include "args.h"
+#include "handed_over.h"
 #include "holes.h"
 #include "process_maps.h"
 
@@ -105,7 +106,7 @@ Napi::Function ProcessMemory::define(Napi::Env env) {
 ProcessMemory::ProcessMemory(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProcessMemory>(info) {
   Args args(info);
   const auto pid = static_cast<pid_t>(args.integer(0, "pid", 1, INT32_MAX));
-  if (!args) return;
+  if (!args || !kept_by_javascript(*this)) return;
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.open()) {
     throw_native(info.Env(), errno, "pidfd_open", "process " + std::to_string(pid));

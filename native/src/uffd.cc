@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "addon.h"
+#include "handed_over.h"
 #include "kernel_abi.h"
 #include "ledger_registry.h"
 #include "uffd_calls.h"
@@ -88,8 +89,9 @@ Napi::Function Uffd::define(Napi::Env env) {
 // (descriptor): takes ownership, unless it throws.
 Uffd::Uffd(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Uffd>(info) {
   Args args(info);
-  const int fd = args.descriptor(0, "fd");
-  if (!args) return;
+  const GivenFd given = args.given_fd(0, "fd");
+  if (!args || !kept_by_javascript(*this)) return;
+  const int fd = given.fd;
   const int flags = ::fcntl(fd, F_GETFL);
   if (flags < 0) {
     throw_native(info.Env(), errno, "fcntl", "descriptor " + std::to_string(fd));
@@ -108,10 +110,10 @@ Uffd::Uffd(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Uffd>(info) {
     throw_native(info.Env(), errno, "fcntl", "descriptor " + std::to_string(fd));
     return;
   }
-  fd_.reset(fd);
+  fd_ = given.take();
 }
 
-// (device: boolean, userModeOnly: boolean) -> descriptor
+// (device: boolean, userModeOnly: boolean) -> External
 Napi::Value Uffd::open(const Napi::CallbackInfo& info) {
   Args args(info);
   const bool device = args.flag(0, "device");
@@ -126,7 +128,7 @@ Napi::Value Uffd::open(const Napi::CallbackInfo& info) {
     throw_native(info.Env(), error, device ? "/dev/userfaultfd" : "userfaultfd", hint);
     return info.Env().Undefined();
   }
-  return Napi::Number::New(info.Env(), fd.release());
+  return handed_over(info.Env(), std::move(fd));
 }
 
 bool Uffd::require_open(const Napi::CallbackInfo& info, const char* call) {
@@ -144,7 +146,7 @@ Napi::Value Uffd::duplicate(const Napi::CallbackInfo& info) {
     throw_native(info.Env(), errno, "fcntl", "F_DUPFD_CLOEXEC");
     return info.Env().Undefined();
   }
-  return Napi::Number::New(info.Env(), copy.release());
+  return handed_over(info.Env(), std::move(copy));
 }
 
 // (features) -> [features, ioctls: bigint]

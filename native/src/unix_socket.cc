@@ -6,6 +6,7 @@
 
 #include "addon.h"
 #include "args.h"
+#include "handed_over.h"
 #include "socket_calls.h"
 
 namespace pagewake {
@@ -22,11 +23,11 @@ Napi::Function UnixSocket::define(Napi::Env env) {
 // (descriptor): takes ownership.
 UnixSocket::UnixSocket(const Napi::CallbackInfo& info) : Napi::ObjectWrap<UnixSocket>(info) {
   Args args(info);
-  const int fd = args.descriptor(0, "fd");
-  if (args) fd_.reset(fd);
+  const GivenFd given = args.given_fd(0, "fd");
+  if (args && kept_by_javascript(*this)) fd_ = given.take();
 }
 
-// (path) -> descriptor
+// (path) -> External
 Napi::Value UnixSocket::listen(const Napi::CallbackInfo& info) {
   Args args(info);
   const std::string path = args.text(0, "path");
@@ -36,10 +37,10 @@ Napi::Value UnixSocket::listen(const Napi::CallbackInfo& info) {
     throw_native(info.Env(), errno, "listen", path);
     return info.Env().Undefined();
   }
-  return Napi::Number::New(info.Env(), fd.release());
+  return handed_over(info.Env(), std::move(fd));
 }
 
-// (path) -> descriptor
+// (path) -> External
 Napi::Value UnixSocket::connect(const Napi::CallbackInfo& info) {
   Args args(info);
   const std::string path = args.text(0, "path");
@@ -49,7 +50,7 @@ Napi::Value UnixSocket::connect(const Napi::CallbackInfo& info) {
     throw_native(info.Env(), errno, "connect", path);
     return info.Env().Undefined();
   }
-  return Napi::Number::New(info.Env(), fd.release());
+  return handed_over(info.Env(), std::move(fd));
 }
 
 bool UnixSocket::require_open(const Napi::CallbackInfo& info, const char* call) {
@@ -60,14 +61,14 @@ bool UnixSocket::require_open(const Napi::CallbackInfo& info, const char* call) 
 
 Napi::Value UnixSocket::fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), fd_.get()); }
 
-// () -> descriptor, or -1 where nobody waits
+// () -> External, or null where nobody waits
 Napi::Value UnixSocket::accept(const Napi::CallbackInfo& info) {
   if (!require_open(info, "accept")) return info.Env().Undefined();
   for (;;) {
     UniqueFd peer(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (peer.open()) return Napi::Number::New(info.Env(), peer.release());
+    if (peer.open()) return handed_over(info.Env(), std::move(peer));
     if (errno == EINTR || errno == ECONNABORTED) continue;
-    if (errno == EAGAIN) return Napi::Number::New(info.Env(), -1);
+    if (errno == EAGAIN) return info.Env().Null();
     throw_native(info.Env(), errno, "accept", "");
     return info.Env().Undefined();
   }

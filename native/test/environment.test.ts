@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { PageLedger } from '../ts/index.ts';
-import { codeOf, HANG_MS, lacking, openDescriptors, temporaryFolder, until } from './support.ts';
+import { PageLedger, UnixListener } from '../ts/index.ts';
+import { codeOf, descriptors, HANG_MS, lacking, temporaryFolder, untilClosed } from './support.ts';
 
 const FACE = JSON.stringify(new URL('../ts/index.ts', import.meta.url).href);
 
@@ -39,13 +39,13 @@ test(
   async (t) => {
     const folder = temporaryFolder(t);
     const ledger = PageLedger.create(16);
-    const before = openDescriptors();
+    const before = descriptors();
     const workers = [0, 1, 2].map((index) => leaky(folder, index, ledger.id));
     await Promise.all(workers.map((worker) => once(worker, 'message')));
     assert.equal(ledger.counts().requested, 3, 'they share the ledger');
-    assert.ok(openDescriptors() > before);
+    assert.ok(descriptors().length > before.length);
     await Promise.all(workers.map((worker) => worker.terminate()));
-    await until('all descriptors closed', () => openDescriptors() <= before);
+    await untilClosed(before);
     ledger.lockExclusive();
     ledger.unlockExclusive();
     ledger.close();
@@ -93,6 +93,60 @@ test('a worker that is ended in the middle of a native call ends alone', { timeo
     await worker.terminate();
   }
 });
+
+/** What a worker does until it is ended; each line lets go of all that it opens. */
+const OPENING = {
+  'a memfd': `n.MemoryFile.createMemfd('short', 4096).close();`,
+  'a duplicate': `(kept ??= n.MemoryFile.createMemfd('kept', 4096)).duplicate().close();`,
+  'a file': `n.MemoryFile.open(process.execPath, { write: false }).close();`,
+  'a process': `n.ProcessMemory.open(process.pid).close();`,
+  'a connection': `n.UnixConnection.connect(path).close();`,
+  'a listener': `n.UnixListener.listen(path + index, () => {}).close();`,
+  'both ends of a connection': `
+    const listener = n.UnixListener.listen(path + index, (connection) => connection.close());
+    const connection = n.UnixConnection.connect(path + index);
+    await new Promise(setImmediate);
+    connection.close();
+    listener.close();`,
+  'a ledger': `n.PageLedger.create(64).close();`,
+};
+
+for (const [what, body] of Object.entries(OPENING)) {
+  // Whatever call it is in the middle of: what was opened may not have reached the object that would close it.
+  test(`a worker that is ended while it opens ${what} leaves nothing open`, { timeout: 3 * HANG_MS }, async (t) => {
+    const path = join(temporaryFolder(t), 's');
+    const listener = UnixListener.listen(path, (connection) => connection.close());
+    t.after(() => listener.close());
+    const before = descriptors();
+    const firstLedger = PageLedger.create(1);
+    for (let index = 0; index < 10; index++) {
+      const source = `
+        const { parentPort } = require('node:worker_threads');
+        const path = ${JSON.stringify(path)}, index = ${index};
+        let kept;
+        import(${FACE}).then(async (n) => {
+          parentPort.postMessage('busy');
+          for (;;) {
+            try { ${body} } catch (error) { if (error.code !== 'EAGAIN') throw error; }
+          }
+        });`;
+      const worker = new Worker(source, { eval: true });
+      await once(worker, 'message');
+      await worker.terminate();
+    }
+    await untilClosed(before);
+    const lastLedger = PageLedger.create(1);
+    for (let id = firstLedger.id + 1; id < lastLedger.id; id++) {
+      assert.equal(
+        codeOf(() => PageLedger.attach(id).close()),
+        'ENOENT',
+        `ledger ${id} is nobody's`,
+      );
+    }
+    firstLedger.close();
+    lastLedger.close();
+  });
+}
 
 test('an addon that is not built is an error that says what to run', () => {
   const script = `import(${FACE}).catch((error) => { console.log(error.message); });`;

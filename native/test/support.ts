@@ -1,6 +1,5 @@
 /** What the native tests share: skipping with a reason, waiting with a budget, and descriptors that must not leak. */
-import { readdirSync } from 'node:fs';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -45,6 +44,28 @@ export async function until(what: string, condition: () => boolean): Promise<voi
 
 export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
+}
+
+/** Every open descriptor, and what it is of. */
+export function descriptors(): readonly string[] {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      return [`${fd} → ${readlinkSync(`/proc/self/fd/${fd}`)}`];
+    } catch {
+      // The one that listed them, or one that another thread has closed meanwhile.
+      return [];
+    }
+  });
+}
+
+/** Waits until every descriptor is closed that was not open `before`; fails with those that are left. */
+export async function untilClosed(before: readonly string[]): Promise<void> {
+  const left = (): readonly string[] => descriptors().filter((one) => !before.includes(one));
+  try {
+    await until('all descriptors closed', () => left().length === 0);
+  } catch (error) {
+    throw new Error(`still open: ${left().join(', ')}`, { cause: error });
+  }
 }
 
 /** The code of what `call` throws; undefined where it does not. */

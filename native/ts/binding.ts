@@ -12,10 +12,14 @@ import type { Capability } from './types.ts';
 export type PackedOutcome = number;
 /** A descriptor that now belongs to the caller. */
 export type OwnedFd = number;
+/** A descriptor on its way from the call that opened it to the constructor that keeps it; closed where a worker is ended in between. */
+export interface HandedFd {
+  readonly handed: never;
+}
 
 export interface NativeUffd {
   fd(): number;
-  duplicate(): OwnedFd;
+  duplicate(): HandedFd;
   handshake(features: number): readonly [features: number, ioctls: bigint];
   register(address: number, length: number, mode: number): number;
   unregister(address: number, length: number): PackedOutcome;
@@ -57,7 +61,7 @@ export interface NativeMemoryFile {
   load(into: Uint8Array, intoOffset: number, length: number, fileOffset: number): PackedOutcome;
   findHoles(offset: number, length: number, pageSizeBytes: number): Promise<Float64Array>;
   stillHoles(holes: Float64Array, pageSizeBytes: number): Float64Array;
-  duplicate(): readonly [fd: OwnedFd, vm: OwnedFd];
+  duplicate(): readonly [fd: HandedFd, vm: HandedFd | null];
   close(): void;
 }
 
@@ -71,8 +75,8 @@ export interface NativeProcessMemory {
 
 export interface NativeUnixSocket {
   fd(): number;
-  /** -1: nobody is waiting. */
-  accept(): OwnedFd;
+  /** Null: nobody is waiting. */
+  accept(): HandedFd | null;
   /** Bytes; 0 at the end of the stream; -1 where there is nothing. `fds`: their number, then they. */
   receive(into: Uint8Array, fds: Int32Array): number;
   /** Bytes; -1 where the peer is behind. */
@@ -125,20 +129,20 @@ export interface NativeLoopSpin {
 export interface NativeBinding {
   setErrorClass(errorClass: typeof NativeError): void;
   readonly Uffd: {
-    new (fd: OwnedFd): NativeUffd;
-    open(device: boolean, userModeOnly: boolean): OwnedFd;
+    new (fd: OwnedFd | HandedFd): NativeUffd;
+    open(device: boolean, userModeOnly: boolean): HandedFd;
   };
   readonly MemoryFile: {
-    new (fd: OwnedFd, vm: OwnedFd): NativeMemoryFile;
-    createMemfd(name: string, sizeBytes: number, hugePages2MiB: boolean): OwnedFd;
-    open(path: string, write: boolean): OwnedFd;
-    createGuestMemfd(sizeBytes: number, flags: number): readonly [fd: OwnedFd, vm: OwnedFd];
+    new (fd: OwnedFd | HandedFd, vm: HandedFd | null): NativeMemoryFile;
+    createMemfd(name: string, sizeBytes: number, hugePages2MiB: boolean): HandedFd;
+    open(path: string, write: boolean): HandedFd;
+    createGuestMemfd(sizeBytes: number, flags: number): readonly [fd: HandedFd, vm: HandedFd];
   };
   readonly ProcessMemory: { new (pid: number): NativeProcessMemory };
   readonly UnixSocket: {
-    new (fd: OwnedFd): NativeUnixSocket;
-    listen(path: string): OwnedFd;
-    connect(path: string): OwnedFd;
+    new (fd: OwnedFd | HandedFd): NativeUnixSocket;
+    listen(path: string): HandedFd;
+    connect(path: string): HandedFd;
   };
   readonly LoopSpin: { new (forUs: number): NativeLoopSpin };
   readonly PageLedger: {

@@ -1,5 +1,5 @@
 import { binding } from './binding.ts';
-import type { NativeMemoryFile, OwnedFd } from './binding.ts';
+import type { HandedFd, NativeMemoryFile, OwnedFd } from './binding.ts';
 import { toOutcome } from './outcome.ts';
 import type { Outcome } from './types.ts';
 
@@ -29,8 +29,8 @@ export class MemoryFile {
   }
 
   /** Takes ownership of `fd`; where it throws, `fd` stays the caller's. */
-  static adopt(fd: OwnedFd): MemoryFile {
-    return new MemoryFile(new binding.MemoryFile(fd, -1));
+  static adopt(fd: OwnedFd | HandedFd): MemoryFile {
+    return new MemoryFile(new binding.MemoryFile(fd, null));
   }
 
   /** With a virtual machine of its own, which it keeps. `NativeError` names what is missing: /dev/kvm, guest_memfd, the flags. */

@@ -1,5 +1,5 @@
 import { binding } from './binding.ts';
-import type { NativeUffd, OwnedFd } from './binding.ts';
+import type { HandedFd, NativeUffd, OwnedFd } from './binding.ts';
 import type { NativeError } from './errors.ts';
 import type { PageLedger } from './ledger.ts';
 import { toOutcome } from './outcome.ts';
@@ -51,7 +51,7 @@ export class Uffd {
   }
 
   /** Takes ownership of `fd`, and makes it non-blocking for everybody who shares it. Where it throws, `fd` stays the caller's. */
-  static adopt(fd: OwnedFd): Uffd {
+  static adopt(fd: OwnedFd | HandedFd): Uffd {
     return new Uffd(new binding.Uffd(fd));
   }
 

@@ -1,6 +1,6 @@
 import { closeSync, lstatSync, unlinkSync } from 'node:fs';
 import { binding } from './binding.ts';
-import type { NativeUnixSocket, OwnedFd } from './binding.ts';
+import type { HandedFd, NativeUnixSocket, OwnedFd } from './binding.ts';
 import { NativeError } from './errors.ts';
 import { SendQueue } from './send-queue.ts';
 import type { PeerCredentials } from './types.ts';
@@ -37,7 +37,7 @@ export class UnixConnection {
   }
 
   /** Takes ownership of a connected socket. */
-  static adopt(fd: OwnedFd): UnixConnection {
+  static adopt(fd: OwnedFd | HandedFd): UnixConnection {
     return new UnixConnection(new binding.UnixSocket(fd));
   }
 
@@ -178,7 +178,7 @@ export class UnixListener {
 
   #watch(onConnection: (connection: UnixConnection) => void): void {
     this.#native.watch(true, false, () => {
-      let fd: number;
+      let fd: HandedFd | null;
       try {
         fd = this.#native.accept();
       } catch {
@@ -189,7 +189,7 @@ export class UnixListener {
         }, ACCEPT_RETRY_MS);
         return;
       }
-      if (fd >= 0) onConnection(UnixConnection.adopt(fd));
+      if (fd !== null) onConnection(UnixConnection.adopt(fd));
     });
   }
 
