@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { LineSplitter, parseVmmMessage } from './channel.ts';
-import { HandshakeError } from './handshake.ts';
+import { HandshakeError } from './checked.ts';
 
 const refuses = (line: string, message: RegExp): void =>
   assert.throws(

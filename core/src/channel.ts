@@ -1,6 +1,6 @@
 /** The messages that follow a `pagewake/1` handshake: one JSON object a line, both ways (docs/protocol.md). */
 import { z } from 'zod';
-import { HandshakeError } from './handshake.ts';
+import { HandshakeError } from './checked.ts';
 
 const offsetBytes = z.int().nonnegative();
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { endOfArray, HandshakeError, parseHandshake } from './handshake.ts';
+import { endOfJson, HandshakeError } from './checked.ts';
+import { parseHandshake } from './handshake.ts';
 
 const K4 = 4096;
 const M2 = 2 * 1024 * 1024;
@@ -92,6 +93,8 @@ test('two regions of one file are in it once each', () => {
   );
 });
 
+const secretFree = { ...region, gpa_start: 0, is_guest_memfd: true };
+
 const TWO_FILES = { ...own, fds: ['uffd', 'memfd', 'memfd'] };
 const inFiles = (...fds: readonly (number | undefined)[]) => ({
   ...TWO_FILES,
@@ -164,6 +167,35 @@ const BAD: readonly (readonly [law: string, value: unknown, message: RegExp, des
     /^fds names a memfd and a guest_memfd/,
   ],
   ['two guest_memfds', { ...inFiles(0, 1), fds: ['guest_memfd', 'guest_memfd'], registered: [] }, /descriptor twice/],
+  [
+    'a bitmap without a memory file',
+    { ...own, fds: ['uffd', 'bitmap'] },
+    /^a bitmap is of one memory file's pages; 0 /,
+  ],
+  [
+    'a bitmap of two memory files',
+    { ...inFiles(1, 2), fds: ['bitmap', 'memfd', 'memfd'], registered: [] },
+    /^a bitmap is of one memory file's pages; 2 /,
+    3,
+  ],
+  ['two bitmaps', { ...own, fds: ['memfd', 'bitmap', 'bitmap'], registered: [] }, /descriptor twice/, 3],
+  [
+    'a bitmap of pages of 2 MiB',
+    { ...own, regions: [{ ...region, size: M2, page_size: M2 }], fds: ['uffd', 'memfd', 'bitmap'] },
+    /^region 0: page size 2097152; with a bitmap it is 4096$/,
+    3,
+  ],
+  ['a gpa_start off the page', { ...own, regions: [{ ...region, gpa_start: 1 }] }, /region 0: gpa_start 1 /],
+  [
+    'a gpa_start of some regions',
+    { ...own, regions: [region, { ...second, gpa_start: 0 }] },
+    /^1 of 2 regions have a gpa_start/,
+  ],
+  [
+    'two regions that the guest sees in one place',
+    { ...own, regions: [region, second].map((r) => ({ ...r, gpa_start: K4 })) },
+    /regions 0 and 1 overlap in their guest addresses/,
+  ],
   ['a mode of no known kind', { ...own, registered: ['wp'] }, /^registered\.0: /],
   ['modes without a uffd', { ...own, fds: ['memfd'] }, /^registered names modes, but no uffd came over$/, 1],
   ['a vCPU thread of 0', { ...own, vcpus: [0] }, /^vcpus\.0: /],
@@ -182,10 +214,32 @@ const BAD: readonly (readonly [law: string, value: unknown, message: RegExp, des
   [
     'firecracker: no descriptor',
     [region],
-    /^0 descriptors came with a Firecracker handshake; it has one, the userfaultfd$/,
+    /^0 descriptors came with a Firecracker handshake; it has one, the userfaultfd, or three/,
     0,
   ],
   ['firecracker: two descriptors', [region], /^2 descriptors came with a Firecracker handshake/, 2],
+  [
+    'firecracker: a guest_memfd that did not come',
+    [secretFree],
+    /^region 0 is in a guest_memfd, but its descriptor/,
+    1,
+  ],
+  ['secret-free: no gpa_start', [{ ...secretFree, gpa_start: undefined }], /^0\.gpa_start: /, 3],
+  ['secret-free: a negative gpa_start', [{ ...secretFree, gpa_start: -K4 }], /^0\.gpa_start: /, 3],
+  ['secret-free: is_guest_memfd as a number', [{ ...secretFree, is_guest_memfd: 1 }], /^0\.is_guest_memfd: /, 3],
+  [
+    'secret-free: one region in a guest_memfd, one not',
+    [secretFree, { ...secretFree, ...second, gpa_start: M2, is_guest_memfd: false }],
+    /^region 1: is_guest_memfd differs/,
+    3,
+  ],
+  [
+    'secret-free: pages of 2 MiB',
+    [{ ...secretFree, size: M2, page_size: M2 }],
+    /^region 0: page size 2097152; with a bitmap it is 4096$/,
+    3,
+  ],
+  ['secret-free: no regions', [], /no regions/, 3],
 ];
 
 for (const [law, value, message, descriptors] of BAD)
@@ -218,11 +272,53 @@ test('page_size_kib is in bytes despite its name', () => {
   assert.equal(offer.layout.pageCount, 2);
 });
 
+test('a bitmap goes with one memory file, of either kind', () => {
+  for (const file of ['memfd', 'guest_memfd'] as const) {
+    const { descriptors } = parse({ ...own, fds: ['uffd', file, 'bitmap'] }, 3);
+    assert.deepEqual(descriptors, ['uffd', file, 'bitmap']);
+  }
+});
+
+test('a page may be named by where the guest sees it', () => {
+  const regions = [
+    { ...region, gpa_start: 4 * M2 },
+    { ...second, gpa_start: 0 },
+  ];
+  const { layout } = parse({ ...own, regions });
+  for (const [gpa, index, page] of [
+    [0, 1, 0],
+    [8 * K4 - 1, 1, 7],
+    [4 * M2 + K4, 0, 1],
+  ] as const) {
+    const place = layout.atGpa(gpa);
+    assert.deepEqual([place?.region.index, place?.page], [index, page]);
+  }
+  for (const gpa of [8 * K4, 4 * M2 - 1, 4 * M2 + 8 * K4, -1]) assert.equal(layout.atGpa(gpa), undefined);
+  assert.equal(parse(own).layout.atGpa(0), undefined);
+});
+
+test("Firecracker's array with three descriptors: its secret-free branch, missing and minor, a bitmap, guest addresses", () => {
+  for (const [is_guest_memfd, file] of [
+    [true, 'guest_memfd'],
+    [false, 'memfd'],
+  ] as const) {
+    const offer = parse([{ ...secretFree, is_guest_memfd, is_new: 1 }], 3);
+    assert.equal(offer.dialect, 'firecracker-secret-free');
+    assert.deepEqual(offer.descriptors, ['uffd', file, 'bitmap']);
+    assert.deepEqual([offer.missing, offer.minor], [true, true]);
+    assert.equal(offer.layout.regions[0]?.gpaStart, 0);
+  }
+});
+
+test("an array is a plain Firecracker's with one descriptor, also where it has the secret-free branch's fields", () => {
+  assert.equal(parse([{ ...secretFree, is_guest_memfd: false }], 1).dialect, 'firecracker');
+});
+
 test('an array is over at its own last bracket, wherever it was cut before, and whatever follows', () => {
   const nested = { ...region, more: [1, ['a]"', '\\']], '}': '"]' };
   for (const text of [JSON.stringify([nested]), JSON.stringify([nested, nested], null, 2), '[]', '[{"size":}]']) {
-    for (let length = 0; length < text.length; length++) assert.equal(endOfArray(text.slice(0, length)), undefined);
-    for (const after of ['', '\n', '[]', '"']) assert.equal(endOfArray(text + after), text.length);
+    for (let length = 0; length < text.length; length++) assert.equal(endOfJson(text.slice(0, length)), undefined);
+    for (const after of ['', '\n', '[]', '"']) assert.equal(endOfJson(text + after), text.length);
   }
 });
 

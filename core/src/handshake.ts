@@ -1,47 +1,14 @@
 /**
- * What a VMM says when it hands its memory over, in the two forms of docs/protocol.md: our own object, and Firecracker's bare
- * array. Text in, a checked offer out; nothing here knows a descriptor from a number.
+ * What a VMM says when it hands its memory over: our own object here, Firecracker's bare array in dialects/ (docs/protocol.md). Text in, a checked offer
+ * out; nothing here knows a descriptor from a number.
  */
 import { z } from 'zod';
-import { GuestLayout, LayoutError, type RegionInput } from './layout.ts';
-
-export type DescriptorName = 'uffd' | 'memfd' | 'guest_memfd' | 'bitmap';
-
-/**
- * What the memory holds as it is handed over. `empty`: nothing, which is checked. `discard`: nobody has run on it, so what it holds may be thrown
- * away. `live`: a guest may run on it, so only who continues its migration may take it.
- */
-export type OfferedContent = 'empty' | 'discard' | 'live';
-
-export interface VmmOffer {
-  readonly dialect: 'pagewake/1' | 'firecracker';
-  /** The VM that the VMM says it is; Firecracker does not say. */
-  readonly vmId: string | undefined;
-  readonly layout: GuestLayout;
-  readonly content: OfferedContent;
-  /** Live memory: what the guest gave back last. The agent that died may have read of it and not have come to note it. */
-  readonly givenBack: readonly { readonly offset: number; readonly len: number }[];
-  /** What each descriptor is, in the order in which they came. The regions' `file` counts the memory files among them. */
-  readonly descriptors: readonly DescriptorName[];
-  readonly missing: boolean;
-  readonly minor: boolean;
-  /** Thread ids of vCPU threads, as the VMM itself sees them. */
-  readonly vcpuThreads: readonly number[];
-}
-
-export class HandshakeError extends Error {
-  override readonly name = 'HandshakeError';
-}
+import { check, HandshakeError, layoutOf, parseJson } from './checked.ts';
+import { parseFirecracker } from './dialects/firecracker.ts';
+import type { RegionInput } from './layout.ts';
+import { whyNoBitmap, type DescriptorName, type VmmOffer } from './offer.ts';
 
 const bytes = z.int().nonnegative();
-
-const firecrackerRegion = z.looseObject({
-  base_host_virt_addr: bytes,
-  size: bytes,
-  offset: bytes,
-  page_size: bytes.optional(),
-  page_size_kib: bytes.optional(),
-});
 
 const ownRegion = z.strictObject({
   base_host_virt_addr: bytes,
@@ -49,6 +16,7 @@ const ownRegion = z.strictObject({
   offset: bytes,
   page_size: bytes,
   file_offset: bytes.optional(),
+  gpa_start: bytes.optional(),
   name: z.string().min(1).optional(),
   fd: bytes.optional(),
 });
@@ -65,63 +33,15 @@ const ownHandshake = z.strictObject({
   given_back: z.array(z.strictObject({ offset: bytes, len: z.int().positive() })).default([]),
 });
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new HandshakeError(`the handshake is not JSON: it begins with ${JSON.stringify(text.slice(0, 40))}`);
-  }
-}
-
-function check<T>(schema: z.ZodType<T>, value: unknown): T {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const path = issue?.path.length ? issue.path.join('.') : 'the handshake';
-  throw new HandshakeError(`${path}: ${issue?.message ?? 'not as expected'}`);
-}
-
-function layoutOf(inputs: readonly RegionInput[]): GuestLayout {
-  try {
-    return new GuestLayout(inputs);
-  } catch (error) {
-    if (error instanceof LayoutError) throw new HandshakeError(error.message);
-    throw error;
-  }
-}
-
-function parseFirecracker(value: unknown, descriptorCount: number): VmmOffer {
-  const regions = check(z.array(firecrackerRegion), value);
-  if (descriptorCount !== 1)
-    throw new HandshakeError(
-      `${descriptorCount} descriptors came with a Firecracker handshake; it has one, the userfaultfd`,
-    );
-  const inputs = regions.map((r, index): RegionInput => {
-    // page_size_kib is in bytes despite its name; it goes away in Firecracker's next major version.
-    const pageSizeBytes = r.page_size ?? r.page_size_kib;
-    if (pageSizeBytes === undefined)
-      throw new HandshakeError(`region ${index}: neither page_size nor page_size_kib is there`);
-    return { address: r.base_host_virt_addr, sizeBytes: r.size, offset: r.offset, fileOffset: r.offset, pageSizeBytes };
-  });
-  return {
-    dialect: 'firecracker',
-    vmId: undefined,
-    layout: layoutOf(inputs),
-    content: 'empty',
-    givenBack: [],
-    descriptors: ['uffd'],
-    missing: true,
-    minor: false,
-    vcpuThreads: [],
-  };
-}
-
 const isFile = (name: DescriptorName): boolean => name === 'memfd' || name === 'guest_memfd';
 
 /** Regions with the file that each is in, and its place there. */
 function regionInputs(regions: readonly OwnRegion[], fds: readonly DescriptorName[]): RegionInput[] {
   const files = [...fds.keys()].filter((fd) => isFile(fds[fd] ?? 'uffd'));
   const several = files.length > 1;
+  const withGpa = regions.filter((r) => r.gpa_start !== undefined).length;
+  if (withGpa > 0 && withGpa < regions.length)
+    throw new HandshakeError(`${withGpa} of ${regions.length} regions have a gpa_start; all have one, or none has`);
   const inputs = regions.map((r, index): RegionInput => {
     if (several && (r.fd === undefined || r.file_offset === undefined))
       throw new HandshakeError(`region ${index}: with several memory files a region says its fd and its file_offset`);
@@ -134,6 +54,7 @@ function regionInputs(regions: readonly OwnRegion[], fds: readonly DescriptorNam
       pageSizeBytes: r.page_size,
       file,
       fileOffset: r.file_offset ?? r.offset,
+      gpaStart: r.gpa_start,
       name: r.name,
     };
   });
@@ -143,7 +64,7 @@ function regionInputs(regions: readonly OwnRegion[], fds: readonly DescriptorNam
 }
 
 function parseOwn(value: unknown, descriptorCount: number): VmmOffer {
-  const offer = check(ownHandshake, value);
+  const offer = check(ownHandshake, value, 'the handshake');
   if (offer.fds.length !== descriptorCount)
     throw new HandshakeError(`fds names ${offer.fds.length} descriptors, ${descriptorCount} came with the message`);
   const once = offer.fds.filter((name) => name !== 'memfd');
@@ -152,10 +73,13 @@ function parseOwn(value: unknown, descriptorCount: number): VmmOffer {
     throw new HandshakeError('fds names a memfd and a guest_memfd; a VM is in files of one kind');
   if (offer.registered.length > 0 && !offer.fds.includes('uffd'))
     throw new HandshakeError('registered names modes, but no uffd came over');
+  const layout = layoutOf(regionInputs(offer.regions, offer.fds));
+  const wrong = whyNoBitmap(offer.fds, layout);
+  if (wrong !== undefined) throw new HandshakeError(wrong);
   return {
     dialect: 'pagewake/1',
     vmId: offer.vm,
-    layout: layoutOf(regionInputs(offer.regions, offer.fds)),
+    layout,
     content: offer.content,
     givenBack: offer.given_back,
     descriptors: offer.fds,
@@ -166,27 +90,12 @@ function parseOwn(value: unknown, descriptorCount: number): VmmOffer {
 }
 
 /**
- * Where the JSON array that `text` begins with is over: behind its last bracket. Undefined: not yet. Only what it nests counts, so a text that is no
- * JSON has its end too, and is refused there.
- */
-export function endOfArray(text: string): number | undefined {
-  let depth = 0;
-  // A string, whole or cut off, is passed over with the brackets in it.
-  for (const { 0: token, index } of text.matchAll(/"(?:[^"\\]|\\.)*(?:"|\\?$)|[[\]{}]/gs)) {
-    if (token === '[' || token === '{') depth += 1;
-    else if (token === ']' || token === '}') depth -= 1;
-    if (depth === 0) return index + token.length;
-  }
-  return undefined;
-}
-
-/**
  * Reads a handshake.
  * @param text the whole JSON text
  * @param descriptorCount how many descriptors came with it
  * @throws HandshakeError that names the field and what is wrong with it
  */
 export function parseHandshake(text: string, descriptorCount: number): VmmOffer {
-  const value = parseJson(text);
+  const value = parseJson(text, 'the handshake');
   return Array.isArray(value) ? parseFirecracker(value, descriptorCount) : parseOwn(value, descriptorCount);
 }

@@ -1,9 +1,10 @@
 /** What loads no package, and so may be loaded by every thread: a migration has two, each with code of its own. What a VMM says is read in messages.ts. */
 export type * from './channel.ts';
+export * from './dialects/dialect.ts';
 export * from './fault-window.ts';
 export * from './frame.ts';
-export type * from './handshake.ts';
 export * from './layout.ts';
+export type * from './offer.ts';
 export * from './pacing.ts';
 export * from './phase.ts';
 export * from './policy.ts';

@@ -24,6 +24,8 @@ export interface Region extends RegionShape {
   readonly file: number;
   /** Place in that memory file, bytes. */
   readonly fileOffset: number;
+  /** Where the guest sees it, where its VMM says so. */
+  readonly gpaStart: number | undefined;
   /** What its VMM calls it, where it says so. */
   readonly name: string | undefined;
   /** Ledger number of the region's first page. */
@@ -38,6 +40,7 @@ export interface RegionInput {
   readonly fileOffset: number;
   /** Default: 0, the only one. */
   readonly file?: number;
+  readonly gpaStart?: number | undefined;
   readonly name?: string | undefined;
 }
 
@@ -61,6 +64,7 @@ function checkRegion(input: RegionInput, index: number, expectedOffset: number):
     ['size', input.sizeBytes],
     ['offset', input.offset],
     ['file_offset', input.fileOffset],
+    ['gpa_start', input.gpaStart ?? 0],
   ] as const) {
     if (!Number.isSafeInteger(value) || value < 0)
       throw new LayoutError(`${at}: ${name} is ${value}, not a whole number of bytes`);
@@ -70,6 +74,8 @@ function checkRegion(input: RegionInput, index: number, expectedOffset: number):
   if (input.sizeBytes === 0) throw new LayoutError(`${at}: size is 0`);
   if (!Number.isSafeInteger(input.address + input.sizeBytes))
     throw new LayoutError(`${at}: its end lies beyond the address space`);
+  if (!Number.isSafeInteger((input.gpaStart ?? 0) + input.sizeBytes))
+    throw new LayoutError(`${at}: its end lies beyond the guest's address space`);
   if (input.offset !== expectedOffset)
     throw new LayoutError(
       `${at}: offset is ${input.offset}; regions follow each other, so ${expectedOffset} was expected`,
@@ -106,7 +112,15 @@ export class GuestLayout {
         );
       checkRegion(input, index, offset);
       const pageCount = input.sizeBytes / input.pageSizeBytes;
-      regions.push({ file: 0, name: undefined, ...input, index, pageCount, firstLedgerPage: ledgerPage });
+      regions.push({
+        file: 0,
+        gpaStart: undefined,
+        name: undefined,
+        ...input,
+        index,
+        pageCount,
+        firstLedgerPage: ledgerPage,
+      });
       offset += input.sizeBytes;
       ledgerPage += pageCount;
     }
@@ -122,6 +136,11 @@ export class GuestLayout {
         (r) => r.fileOffset,
         'places in the memory file',
       );
+    refuseOverlap(
+      regions.filter((r) => r.gpaStart !== undefined),
+      (r) => r.gpaStart ?? 0,
+      'guest addresses',
+    );
   }
 
   /** The page that holds an address of the VMM, or undefined where no region does. */
@@ -139,6 +158,15 @@ export class GuestLayout {
     const region = this.regions.findLast((r) => r.offset <= offset);
     if (!region || offset >= region.offset + region.sizeBytes) return undefined;
     return { region, page: Math.floor((offset - region.offset) / region.pageSizeBytes) };
+  }
+
+  /** The page that the guest sees at a physical address; undefined where no region says that it has it. */
+  atGpa(gpa: number): PagePlace | undefined {
+    for (const region of this.regions) {
+      const at = gpa - (region.gpaStart ?? Infinity);
+      if (at >= 0 && at < region.sizeBytes) return { region, page: Math.floor(at / region.pageSizeBytes) };
+    }
+    return undefined;
   }
 
   /** The page with a number of the ledger. */

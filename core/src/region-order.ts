@@ -19,8 +19,8 @@ export function orderByName(layout: GuestLayout, names: readonly string[]): Gues
     );
   let offset = 0;
   return new GuestLayout(
-    found.flat().map(({ address, sizeBytes, pageSizeBytes, file, fileOffset, name }) => {
-      const input = { address, sizeBytes, pageSizeBytes, file, fileOffset, name, offset };
+    found.flat().map(({ address, sizeBytes, pageSizeBytes, file, fileOffset, gpaStart, name }) => {
+      const input = { address, sizeBytes, pageSizeBytes, file, fileOffset, gpaStart, name, offset };
       offset += sizeBytes;
       return input;
     }),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { DescriptorName, VmmOffer } from './handshake.ts';
+import type { DescriptorName, VmmOffer } from './offer.ts';
 import { GuestLayout } from './layout.ts';
 import { chooseTier, type Mode, type Tier, type TierChoice } from './tier.ts';
 

@@ -1,5 +1,6 @@
 /** Which way a VM's memory can be filled, and whether its guest may run meanwhile. Decided once a VM, and said aloud. */
-import type { VmmOffer } from './handshake.ts';
+import { DIALECTS } from './dialects/dialect.ts';
+import type { VmmOffer } from './offer.ts';
 
 export type Tier = 'guest-memfd-full' | 'guest-memfd-eager' | 'memfd-userfault' | 'memfd' | 'anonymous';
 export type Mode = 'post-copy' | 'eager';
@@ -27,7 +28,7 @@ const GUEST_MEMFD_NEEDS: readonly string[] = [
 /** @param wanted undefined: whatever the memory allows */
 export function chooseTier(offer: VmmOffer, wanted: Mode | undefined): TierChoice {
   const has = (name: (typeof offer.descriptors)[number]): boolean => offer.descriptors.includes(name);
-  if (offer.dialect === 'firecracker' && wanted === 'eager')
+  if (!DIALECTS[offer.dialect].guestWaits && wanted === 'eager')
     return {
       kind: 'unsupported',
       message: 'eager was asked for, but a Firecracker VMM does not wait for its memory: only post-copy is possible',

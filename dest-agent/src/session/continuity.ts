@@ -3,7 +3,7 @@
  * same memory over again goes on: in any other what the ledger calls present would be zeros.
  */
 import { fstatSync, readlinkSync } from 'node:fs';
-import { GuestLayout, orderByName, type Region, type VmmOffer } from '@pagewake/core';
+import { DIALECTS, GuestLayout, orderByName, type Region, type VmmOffer } from '@pagewake/core';
 import { HandshakeError } from '@pagewake/core/messages';
 import { PAGE, PageLedger } from '../adapters/ledger.ts';
 import type { OfferedMemory } from '../adapters/offered-memory.ts';
@@ -55,7 +55,7 @@ export class Continuity {
       this.#timer = setTimeout(() => events.onNobody(), COMES_BACK_MS);
       return;
     }
-    if (memory.dialect === 'firecracker' && this.goesOn)
+    if (!DIALECTS[memory.dialect].comesAgain && this.goesOn)
       this.#log.error(
         { pid: memory.pid },
         'this VMM cannot hand its memory over a second time, so its guest waits for ever: end it',

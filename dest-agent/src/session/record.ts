@@ -1,5 +1,5 @@
 /** What is kept of a migration for the agent that comes after this one, should this one die. */
-import type { Tier } from '@pagewake/core';
+import type { Dialect, Tier } from '@pagewake/core';
 import { z } from 'zod';
 import { ErrorReason, type StateFolder } from '../kit.ts';
 
@@ -21,6 +21,8 @@ const TIERS = [
   'anonymous',
 ] as const satisfies readonly Tier[];
 
+const DIALECT_NAMES = ['pagewake/1', 'firecracker', 'firecracker-secret-free'] as const satisfies readonly Dialect[];
+
 const region = z.strictObject({
   address: z.int(),
   sizeBytes: z.int(),
@@ -32,7 +34,7 @@ const region = z.strictObject({
 });
 
 const handedOver = z.strictObject({
-  dialect: z.enum(['pagewake/1', 'firecracker']),
+  dialect: z.enum(DIALECT_NAMES),
   /** The VMM: its pid, when that process began, and the namespace in which it has that pid. 0: it cannot be seen. */
   pid: z.int(),
   began: z.string(),

@@ -2,6 +2,7 @@
  * One migration on the destination, from the call that prepares it to the ledger that is full. Owns the order of things; the lanes own the pages.
  */
 import { closeSync } from 'node:fs';
+import { DIALECTS } from '@pagewake/core';
 import { SourceSession } from '../adapters/source-session.ts';
 import { linkOptions } from '../adapters/link-options.ts';
 import { ErrorReason, PagewakeError, reasonName } from '../kit.ts';
@@ -165,7 +166,7 @@ export class MigrationSession extends PhaseMachine {
     this.enter('opening');
     const { continuity } = this.#o;
     const { goesOn } = continuity;
-    const guestRuns = goesOn || received.offer.dialect === 'firecracker';
+    const guestRuns = goesOn || !DIALECTS[received.offer.dialect].guestWaits;
     this.#atStake ||= guestRuns || received.offer.content === 'live';
     const vm = this.#vmm.admit(received);
     if (continuity.givenUp) throw continuity.givenUp;

@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
 import {
-  endOfArray,
+  endOfJson,
   HandshakeError,
   LineSplitter,
   parseHandshake,
@@ -142,7 +142,7 @@ export class VmmLink {
     if (first !== undefined && first !== '[' && first !== '{')
       throw new HandshakeError(`the handshake is not JSON: it begins with ${JSON.stringify(text.slice(0, 40))}`);
     // Our own ends with a newline; Firecracker's array ends with itself.
-    const end = first === '[' ? (endOfArray(text) ?? -1) : text.indexOf('\n');
+    const end = first === '[' ? (endOfJson(text) ?? -1) : text.indexOf('\n');
     if (end < 0) return;
     const offer = parseHandshake(text.slice(0, end), this.#early.descriptors.length);
     const received = { offer, descriptors: this.#early.descriptors, pid: this.#vmm?.peer().pid ?? 0 };

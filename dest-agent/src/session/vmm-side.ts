@@ -1,5 +1,6 @@
 /** The VMM as one migration has it: awaited, its memory taken, listened to, and noticed when it ends. */
-import type { AgentMessage, HandshakeError, VmmMessage } from '@pagewake/core';
+import type { AgentMessage, VmmMessage } from '@pagewake/core';
+import type { HandshakeError } from '@pagewake/core/messages';
 import { ErrorReason, PagewakeError, type Logger } from '../kit.ts';
 import type { ToLane } from '../lanes/messages.ts';
 import { AdmittedVm, type Wanted } from './admission.ts';
