@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import Table from 'cli-table3';
-import { probeCapabilities } from '../adapters/probe.ts';
+import { probeCapabilities, type Capability } from '../adapters/probe.ts';
+import { tiersHere, type TierHere } from '../tiers.ts';
 import type { CliContext } from './context.ts';
 import { PLAIN_TABLE, render } from './tables.ts';
 
@@ -12,12 +13,24 @@ export function addProbe(program: Command, cli: CliContext): void {
     .addHelpText('after', '\nExample:\n  $ pagewake probe')
     .action(async ({ json }: { readonly json?: boolean }) => {
       const capabilities = await probeCapabilities();
-      if (json === true) {
-        cli.terminal.out(`${JSON.stringify({ capabilities }, null, 2)}\n`);
-        return;
-      }
-      const table = new Table({ ...PLAIN_TABLE, head: ['CAPABILITY', 'HERE', 'SEEN'] });
-      for (const { name, available, detail } of capabilities) table.push([name, available ? 'yes' : 'no', detail]);
-      cli.terminal.out(`${render(table)}\n`);
+      const tiers = tiersHere(capabilities);
+      const text =
+        json === true
+          ? JSON.stringify({ capabilities, tiers }, null, 2)
+          : `${capabilityTable(capabilities)}\n\n${tierTable(tiers)}`;
+      cli.terminal.out(`${text}\n`);
     });
+}
+
+function capabilityTable(capabilities: readonly Capability[]): string {
+  const table = new Table({ ...PLAIN_TABLE, head: ['CAPABILITY', 'HERE', 'SEEN'] });
+  for (const { name, available, detail } of capabilities) table.push([name, available ? 'yes' : 'no', detail]);
+  return render(table);
+}
+
+function tierTable(tiers: readonly TierHere[]): string {
+  const table = new Table({ ...PLAIN_TABLE, head: ['MEMORY TIER', 'HERE', 'MODE', 'MISSING'] });
+  for (const { tier, available, mode, missing } of tiers)
+    table.push([tier, available ? 'yes' : 'no', available ? mode : '-', missing.join('; ') || '-']);
+  return render(table);
 }
