@@ -2,28 +2,51 @@
 import { z } from 'zod';
 import { HandshakeError } from './checked.ts';
 
+/** More come in several messages. */
+export const MAX_BATCH = 1024;
+
 const offsetBytes = z.int().nonnegative();
 
+const fault = {
+  id: z.int().nonnegative(),
+  vcpu: z.int().nonnegative(),
+  /** Either names the page; where both do they agree. */
+  offset: offsetBytes.optional(),
+  gpa: offsetBytes.optional(),
+  flags: z.int().nonnegative().default(0),
+  traceparent: z.string().optional(),
+};
+
+const isNamed = (f: { readonly offset?: number | undefined; readonly gpa?: number | undefined }): boolean =>
+  f.offset !== undefined || f.gpa !== undefined;
+const UNNAMED = 'neither offset nor gpa names the page';
+
 const vmmMessage = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('stage2_fault'), ...fault }).refine(isNamed, UNNAMED),
   z.object({
-    type: z.literal('stage2_fault'),
-    id: z.int().nonnegative(),
-    vcpu: z.int().nonnegative(),
-    offset: offsetBytes,
-    flags: z.int().nonnegative().default(0),
-    traceparent: z.string().optional(),
+    type: z.literal('stage2_faults'),
+    faults: z.array(z.object(fault).refine(isNamed, UNNAMED)).min(1).max(MAX_BATCH),
   }),
   z.object({ type: z.literal('removed'), offset: offsetBytes, len: z.int().positive() }),
 ]);
 
 export type VmmMessage = z.output<typeof vmmMessage>;
-export type Stage2Fault = Extract<VmmMessage, { type: 'stage2_fault' }>;
+export type Stage2Fault = Extract<VmmMessage, { type: 'stage2_faults' }>['faults'][number];
+
+/** A stage-2 fault's page is in place. */
+export interface ResolvedPage {
+  readonly id: number;
+  readonly offset: number;
+  readonly len: number;
+}
 
 export type AgentMessage =
   /** The memory is taken and its source is opened, but the source's VM still runs: faults wait. */
   | { readonly type: 'held' }
   | { readonly type: 'ready' }
-  | { readonly type: 'resolved'; readonly id: number; readonly offset: number; readonly len: number }
+  | ({ readonly type: 'resolved' } & ResolvedPage)
+  /** To a VMM that asks for several at a time. */
+  | { readonly type: 'all_resolved'; readonly pages: readonly ResolvedPage[] }
   /** The answer to the VMM's own: from here on the range reads as zeros, whatever was on its way. */
   | { readonly type: 'removed'; readonly offset: number; readonly len: number }
   | { readonly type: 'done' }

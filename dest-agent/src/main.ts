@@ -60,7 +60,7 @@ async function serve(config: DestAgentConfig, { log, stop }: Life): Promise<numb
   const active = registry.active();
   const leftBehind = active.filter(({ phase }) => phase !== 'preparing' && phase !== 'awaiting-vmm');
   for (const session of leftBehind) log.error({ migration: session.migrationId, phase: session.phase }, LEFT_BEHIND);
-  await Promise.all(active.map((session) => session.leave()));
+  await registry.leave();
   await server.shutdown();
   await telemetry.shutdown();
   return leftBehind.length === 0 ? 0 : 1;

@@ -314,9 +314,11 @@ test(
       [42, 7],
       [43, 6],
     ] as const) {
-      rig.lane.onStage2Request(id, rig.memory.layout.atLedgerPage(page) ?? assert.fail(), undefined);
+      rig.lane.onStage2Requests([{ id, ledgerPage: page, parent: undefined }]);
       await until(`request ${String(id)} is answered`, () =>
-        rig.posts.some((m) => m.type === 'stage2-resolved' && m.id === id && m.ledgerPage === page),
+        rig.posts.some(
+          (m) => m.type === 'stage2-resolved' && m.pages.some((p) => p.id === id && p.ledgerPage === page),
+        ),
       );
       const found = Buffer.alloc(4096);
       const [region] = rig.memory.layout.regions;
@@ -371,14 +373,12 @@ test('a zero that had to be tried again does not overwrite what a thread has sto
   rig.ledger.setZero(0, rig.toucher.pages);
   rig.lane.useStream(rig.faultPeer());
   rig.lane.start();
-  const place = rig.memory.layout.atLedgerPage(5);
-  assert(place);
   // The kernel cannot be made to run out of memory here, so its first answer is given for it.
   const write = rig.memory.write.bind(rig.memory);
   let writes = 0;
   rig.memory.write = (run, bytes, offset) =>
     writes++ === 0 ? { kind: 'no-memory', bytes: 0 } : write(run, bytes, offset);
-  rig.lane.onStage2Request(7, place, undefined);
+  rig.lane.onStage2Requests([{ id: 7, ledgerPage: 5, parent: undefined }]);
   await rig.toucher.store(0, 5, 0x41);
   await rig.posted('stage2-resolved');
   assert.equal(writes, 1);

@@ -20,7 +20,7 @@ import { FaultIntake, type FaultEvent } from './fault-intake.ts';
 import type { FaultTracer, TracedInstall } from './fault-trace.ts';
 import { PageInstaller } from './installer.ts';
 import { LocalResolver } from './local-resolver.ts';
-import type { FaultTuning, FromLane, TraceIds } from './messages.ts';
+import type { FaultTuning, FromLane, Stage2Request, TraceIds } from './messages.ts';
 import { Neighbours } from './neighbours.ts';
 import { PendingFaults, type PendingFault, type Waiter } from './pending.ts';
 import { RequestBatch } from './request-batch.ts';
@@ -243,11 +243,15 @@ export class FaultLane {
     else this.#resolve(event.place, waiter, undefined);
   }
 
-  /** A stage-2 fault that came as a request on the VMM channel. */
-  onStage2Request(id: number, place: PagePlace, parent: TraceIds | undefined): void {
-    this.#o.counters.add('total');
-    this.#o.counters.add('stage2');
-    this.#resolve(place, { origin: 'stage2-exit', threadId: 0, readAtMs: monotonicMs(), stage2Id: id }, parent);
+  /** Stage-2 faults that came as requests on the VMM channel. */
+  onStage2Requests(faults: readonly Stage2Request[]): void {
+    const readAtMs = monotonicMs();
+    this.#o.counters.add('total', faults.length);
+    this.#o.counters.add('stage2', faults.length);
+    for (const { id, ledgerPage, parent } of faults) {
+      const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
+      if (place) this.#resolve(place, { origin: 'stage2-exit', threadId: 0, readAtMs, stage2Id: id }, parent);
+    }
     this.#flush();
   }
 
@@ -380,8 +384,8 @@ export class FaultLane {
   #resolved(call: InstallCall, place: PagePlace, waiters: readonly Waiter[]): void {
     this.#o.counters.add(COUNTER_OF_CALL[call], waiters.length);
     const ledgerPage = place.region.firstLedgerPage + place.page;
-    for (const { stage2Id } of waiters)
-      if (stage2Id !== undefined) this.#o.post({ type: 'stage2-resolved', id: stage2Id, ledgerPage });
+    const pages = waiters.flatMap(({ stage2Id: id }) => (id === undefined ? [] : { id, ledgerPage }));
+    if (pages.length > 0) this.#o.post({ type: 'stage2-resolved', pages });
   }
 
   #alarm(message: string): void {

@@ -71,11 +71,9 @@ function handle(message: ToLane, context: LaneContext): void {
     case 'reopened':
       openStream(attached, message.source, context);
       return;
-    case 'stage2': {
-      const place = memory.layout.atLedgerPage(message.ledgerPage);
-      if (place) lane.onStage2Request(message.id, place, message.parent);
+    case 'stage2':
+      lane.onStage2Requests(message.faults);
       return;
-    }
     case 'removed':
       lane.onRemovedMessage(message.first, message.count);
       context.post({ type: 'removed-noted', offset: message.offset, len: message.len });

@@ -71,6 +71,19 @@ export interface SourceOpened {
   readonly faultPort: number;
 }
 
+/** A stage-2 fault that the VMM asks about. */
+export interface Stage2Request {
+  readonly id: number;
+  readonly ledgerPage: number;
+  readonly parent: TraceIds | undefined;
+}
+
+/** A stage-2 fault's page is there, and the VMM is to be told. */
+export interface Stage2Page {
+  readonly id: number;
+  readonly ledgerPage: number;
+}
+
 export type ToLane =
   /** The lane opens its stream and takes faults, but asks for nothing before `go`: the source's VM may still run. */
   | {
@@ -92,8 +105,8 @@ export type ToLane =
   | { readonly type: 'reopened'; readonly source: SourceOpened }
   | { readonly type: 'pause' }
   | { readonly type: 'resume' }
-  /** Fault lane: a stage-2 fault that came as a request. */
-  | { readonly type: 'stage2'; readonly id: number; readonly ledgerPage: number; readonly parent: TraceIds | undefined }
+  /** Fault lane: stage-2 faults that came as requests, as many as came together. */
+  | { readonly type: 'stage2'; readonly faults: readonly Stage2Request[] }
   /** Fault lane: the VMM says that the guest gave this run back, and waits for `removed-noted` before it lets the guest go on. */
   | {
       readonly type: 'removed';
@@ -115,7 +128,7 @@ export type FromLane =
   | { readonly type: 'lost'; readonly error: LaneError }
   | { readonly type: 'fatal'; readonly error: LaneError }
   | { readonly type: 'vmm-exited' }
-  | { readonly type: 'stage2-resolved'; readonly id: number; readonly ledgerPage: number }
+  | { readonly type: 'stage2-resolved'; readonly pages: readonly Stage2Page[] }
   | { readonly type: 'removed-noted'; readonly offset: number; readonly len: number }
   | { readonly type: 'source-detached' }
   | { readonly type: 'unregistered'; readonly exited: boolean; readonly refused: string | undefined }

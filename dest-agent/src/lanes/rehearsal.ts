@@ -60,7 +60,7 @@ function oneRound(windowPages: number): Rehearsed {
   const events = new EventScript();
   // Nobody waits in the kernel, so the lane hears of its faults as of those that come on the VMM's channel.
   const intake = new FaultIntake(events, memory.layout, undefined, {
-    onFault: ({ place }) => lane.onStage2Request(place.page, place, undefined),
+    onFault: ({ place: { page } }) => lane.onStage2Requests([{ id: page, ledgerPage: page, parent: undefined }]),
     onRemoved: () => undefined,
     onDrained: () => undefined,
     onClosed: () => undefined,

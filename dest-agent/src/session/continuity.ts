@@ -8,11 +8,10 @@ import { HandshakeError } from '@pagewake/core/messages';
 import { PAGE, PageLedger } from '../adapters/ledger.ts';
 import type { OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, messageOf, PagewakeError, type Logger } from '../kit.ts';
-import type { ToLane } from '../lanes/messages.ts';
 import { beganAt, ProcessEnd } from './process-end.ts';
 import { STAGE, type Ended, type HandedOver, type RecordKeeper } from './record.ts';
 import type { ReceivedOffer } from './vmm-link.ts';
-import { laneOrderOf } from './vmm-orders.ts';
+import { removedOrder, type RemovedOrder } from './vmm-orders.ts';
 
 /** The ledger of a VM, and which of its pages may be in the memory although they are called missing. */
 export interface Ledgered {
@@ -235,8 +234,7 @@ export class Continuity {
       }
       ledger.recover(first + next, pageCount - next, held ? 'absent' : 'unknown');
     }
-    for (const range of offer.givenBack)
-      noteGivenBack(ledger, laneOrderOf({ type: 'removed', ...range }, { offered: offer.layout, layout }));
+    for (const range of offer.givenBack) noteGivenBack(ledger, removedOrder(range, { offered: offer.layout, layout }));
     this.#log.info(
       { before, after: ledger.counts(), inDoubt: inDoubt.length },
       'goes on where the agent before this one stopped',
@@ -250,8 +248,8 @@ export class Continuity {
 }
 
 /** Where the page is not there. Where it is, the kernel has the event still. */
-function noteGivenBack(ledger: PageLedger, order: ToLane | undefined): void {
-  if (order?.type !== 'removed') return;
+function noteGivenBack(ledger: PageLedger, order: RemovedOrder | undefined): void {
+  if (!order) return;
   const none = new Uint32Array(1);
   for (let page = order.first; page < order.first + order.count; page++)
     if (ledger.state(page) !== PAGE.present) ledger.remove(page, 1, none);

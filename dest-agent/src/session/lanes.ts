@@ -53,6 +53,7 @@ export class Lanes {
   readonly bulk: Lane;
 
   #attached = false;
+  #early: ToLane[] = [];
 
   constructor(options: LanesOptions) {
     const hint = new FaultHint();
@@ -97,7 +98,14 @@ export class Lanes {
     const attached = Promise.all([this.fault.next('attached'), this.bulk.next('attached')]);
     for (const lane of [this.fault, this.bulk])
       lane.post({ type: 'attach', memory: { ...memory, ...descriptors() }, ...rest });
+    for (const order of this.#early.splice(0)) this.fault.post(order);
     await attached;
+  }
+
+  /** What the VMM asks of the fault lane. Its guest may run before the source is opened: then it waits until there is a lane that can. */
+  order(order: ToLane): void {
+    if (this.#attached) this.fault.post(order);
+    else this.#early.push(order);
   }
 
   /** Pages that were installed because somebody waited for them, and the others. */

@@ -66,15 +66,24 @@ export class SessionRegistry {
   }
 
   active(): MigrationSession[] {
-    return this.all().filter(
-      (session): session is MigrationSession => session instanceof MigrationSession && !isFinal(session.phase),
-    );
+    return this.#own().filter((session) => !isFinal(session.phase));
+  }
+
+  /** The agent ends. Those that are over may have a VMM that is still answered. */
+  async leave(): Promise<void> {
+    await Promise.all(this.#own().map((session) => session.leave()));
+  }
+
+  #own(): MigrationSession[] {
+    return this.all().filter((session): session is MigrationSession => session instanceof MigrationSession);
   }
 
   #forget(): void {
     const ended = this.all().filter((session) => isFinal(session.phase));
-    for (const { migrationId } of ended.slice(0, Math.max(0, ended.length - KEPT_AFTER_END))) {
+    for (const session of ended.slice(0, Math.max(0, ended.length - KEPT_AFTER_END))) {
+      const { migrationId } = session;
       this.#sessions.delete(migrationId);
+      if (session instanceof MigrationSession) void session.leave();
       this.#onForgotten(migrationId);
     }
   }

@@ -70,7 +70,7 @@ export class MigrationSession extends PhaseMachine {
     });
     this.#vmm = new VmmSide(options, options.log, {
       onOffer: (received) => this.#guard(this.#open(received)),
-      onOrder: (order) => this.#lanes.fault.post(order),
+      onOrder: (order) => this.#lanes.order(order),
       onGone: () => this.#onVmmGone(),
       onFailed: (error) => this.#fail(error),
     });
@@ -129,9 +129,10 @@ export class MigrationSession extends PhaseMachine {
   }
 
   /** The agent ends. A guest that is left without pages waits and never reads zeros: its VMM holds the userfaultfd too. */
-  leave(): Promise<void> {
+  async leave(): Promise<void> {
     this.#source.stop();
-    return this.#release();
+    await this.#release();
+    this.#vmm.hangUp();
   }
 
   snapshot(): SessionSnapshot {
@@ -234,7 +235,7 @@ export class MigrationSession extends PhaseMachine {
         this.#onVmmGone();
         return;
       case 'stage2-resolved':
-        this.#vmm.answerResolved(message.id, message.ledgerPage);
+        this.#vmm.answerResolved(message.pages);
         return;
       case 'removed-noted':
         this.#vmm.send({ type: 'removed', offset: message.offset, len: message.len });
@@ -304,10 +305,7 @@ export class MigrationSession extends PhaseMachine {
   }
 
   async #complete(pagesZero: number): Promise<void> {
-    this.#error = await this.#source.complete({
-      ...this.#lanes.pages,
-      pagesZero,
-    });
+    this.#error = await this.#source.complete({ ...this.#lanes.pages, pagesZero });
     // Before anybody hears of it: an agent that is killed now has nothing left to do.
     this.#o.continuity.end(endedOf({ ...this.snapshot(), phase: 'completed' }));
     this.enter('completed');

@@ -2,12 +2,12 @@
 import { closeSync } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
 import {
+  codecFor,
   endOfJson,
   HandshakeError,
-  LineSplitter,
   parseHandshake,
-  parseVmmMessage,
   type AgentMessage,
+  type VmmCodec,
   type VmmMessage,
   type VmmOffer,
 } from '@pagewake/core/messages';
@@ -17,7 +17,6 @@ import { ErrorReason, PagewakeError } from '../kit.ts';
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** A region is about 120 bytes of JSON; a thousand of them still fit. */
 const MAX_HANDSHAKE_BYTES = 256 * 1024;
-const MAX_LINE_BYTES = 64 * 1024;
 
 export interface ReceivedOffer {
   readonly offer: VmmOffer;
@@ -36,14 +35,26 @@ export interface VmmEvents {
   onClose(): void;
 }
 
+/** A handshake whose JSON is read. */
+interface Opening {
+  readonly received: ReceivedOffer;
+  readonly codec: VmmCodec;
+}
+
 export class VmmLink {
   readonly #events: VmmEvents;
   readonly #handshakeTimeoutMs: number;
   #listener: VmmListener | undefined;
   #vmm: VmmConnection | undefined;
-  #dialect: VmmOffer['dialect'] | undefined;
+  #opening: Opening | undefined;
+  /** Undefined until the handshake is whole. */
+  #codec: VmmCodec | undefined;
   #early: { text: string; descriptors: number[] } = { text: '', descriptors: [] };
-  #lines = new LineSplitter(MAX_LINE_BYTES);
+  /** What came made no sense: nothing more is heard, and the link stays until whoever has it closes it. */
+  #deaf = false;
+  #mute = false;
+  /** Nobody listens to this link's events any more. */
+  #alone = false;
   /** A read may end within a character. */
   #decoder = new StringDecoder('utf8');
   #timer: NodeJS.Timeout | undefined;
@@ -66,14 +77,18 @@ export class VmmLink {
 
   /** Nothing where the VMM has closed its channel: whoever ends or finishes such a migration has nobody to tell. */
   send(message: AgentMessage): void {
-    if (this.#dialect !== 'pagewake/1' || this.#vmm?.closed !== false) return;
+    if (this.#codec) this.#say(this.#codec.write(message));
+  }
+
+  #say(text: string): void {
+    if (text === '' || this.#mute || this.#vmm?.closed !== false) return;
     try {
-      this.#vmm.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
+      this.#vmm.send(Buffer.from(text), []);
     } catch (error) {
       // ENOBUFS: it asks and never reads. That ends its own migration and nobody else's.
       const why = error instanceof Error ? error.message : String(error);
-      this.#vmm.close();
-      this.#events.onBadPeer(new HandshakeError(`the VMM does not read its channel: ${why}`));
+      this.#mute = true;
+      this.#onBadPeer(new HandshakeError(`the VMM does not read its channel: ${why}`));
     }
   }
 
@@ -86,6 +101,16 @@ export class VmmLink {
   stopListening(): void {
     clearTimeout(this.#timer);
     this.#listener?.close();
+  }
+
+  /** Closes the link, but not to a VMM that may still ask: that is answered, and nobody hears of it, until it goes. */
+  letGo(): void {
+    if (this.#codec?.answersLate !== true || this.#deaf) {
+      this.close();
+      return;
+    }
+    this.stopListening();
+    this.#alone = true;
   }
 
   close(): void {
@@ -120,72 +145,100 @@ export class VmmLink {
   }
 
   #onData(data: Buffer, descriptors: readonly number[]): void {
+    if (this.#deaf) {
+      for (const fd of descriptors) closeSync(fd);
+      return;
+    }
     try {
-      if (this.#dialect === undefined) this.#onHandshakeData(data, descriptors);
-      else {
-        for (const fd of descriptors) closeSync(fd);
-        this.#onLines(this.#decoder.write(data));
-      }
+      const text = this.#decoder.write(data);
+      // What comes behind the handshake's own belongs to nothing that is spoken here.
+      if (this.#codec ?? this.#opening) for (const fd of descriptors) closeSync(fd);
+      else this.#early.descriptors.push(...descriptors);
+      if (this.#codec) this.#onMessages(this.#codec, text);
+      else this.#onHandshakeText(text);
     } catch (error) {
       if (!(error instanceof HandshakeError)) throw error;
       this.#refuse(error);
     }
   }
 
-  #onHandshakeData(data: Buffer, descriptors: readonly number[]): void {
-    this.#early.text += this.#decoder.write(data);
-    this.#early.descriptors.push(...descriptors);
-    const { text } = this.#early;
-    if (text.length > MAX_HANDSHAKE_BYTES)
+  #onHandshakeText(more: string): void {
+    this.#early.text += more;
+    if (this.#early.text.length > MAX_HANDSHAKE_BYTES)
       throw new HandshakeError(`the handshake is longer than ${MAX_HANDSHAKE_BYTES} bytes`);
+    this.#opening ??= this.#readOffer();
+    if (!this.#opening) return;
+    const { received, codec } = this.#opening;
+    const { text } = this.#early;
+    const end = codec.opening(text);
+    if (end === undefined) return;
+    this.#events.onCandidate?.(received);
+    clearTimeout(this.#timer);
+    this.#codec = codec;
+    this.#opening = undefined;
+    this.#early = { text: '', descriptors: [] };
+    this.#events.onOffer(received);
+    this.#onMessages(codec, text.slice(end));
+  }
+
+  /** Takes the JSON of the handshake off what has come; undefined: it is not whole yet. */
+  #readOffer(): Opening | undefined {
+    const { text, descriptors } = this.#early;
     const first = text.trimStart()[0];
     if (first !== undefined && first !== '[' && first !== '{')
       throw new HandshakeError(`the handshake is not JSON: it begins with ${JSON.stringify(text.slice(0, 40))}`);
     // Our own ends with a newline; Firecracker's array ends with itself.
     const end = first === '[' ? (endOfJson(text) ?? -1) : text.indexOf('\n');
-    if (end < 0) return;
-    const offer = parseHandshake(text.slice(0, end), this.#early.descriptors.length);
-    const received = { offer, descriptors: this.#early.descriptors, pid: this.#vmm?.peer().pid ?? 0 };
-    this.#events.onCandidate?.(received);
-    clearTimeout(this.#timer);
-    this.#dialect = offer.dialect;
-    this.#early = { text: '', descriptors: [] };
-    this.#events.onOffer(received);
-    this.#onLines(text.slice(end + 1));
+    if (end < 0) return undefined;
+    const offer = parseHandshake(text.slice(0, end), descriptors.length);
+    this.#early.text = text.slice(end);
+    return { received: { offer, descriptors, pid: this.#vmm?.peer().pid ?? 0 }, codec: codecFor(offer) };
   }
 
-  #onLines(text: string): void {
-    // Firecracker says nothing after its handshake on the main branch; what it may say one day is not for us.
-    if (this.#dialect === 'firecracker') return;
-    for (const line of this.#lines.push(text)) this.#events.onMessage(parseVmmMessage(line));
+  #onMessages(codec: VmmCodec, text: string): void {
+    const { messages, answer } = codec.read(text);
+    this.#say(answer);
+    for (const message of messages) this.#events.onMessage(message);
   }
 
-  /** A peer that does not speak the protocol is told why, and the next one may try. */
   #refuse(error: HandshakeError): void {
+    if (this.#codec) {
+      this.#onBadPeer(error);
+      return;
+    }
+    // A peer that does not speak the protocol is told why, and the next one may try.
     clearTimeout(this.#timer);
     const vmm = this.#vmm;
     const message: AgentMessage = { type: 'failed', reason: 'BAD_HANDSHAKE', message: error.message };
     vmm?.send(Buffer.from(`${JSON.stringify(message)}\n`), []);
     this.#discardDescriptors();
-    if (this.#dialect === undefined) this.#vmm = undefined;
+    this.#vmm = undefined;
     this.#events.onBadPeer(error);
     vmm?.close();
+  }
+
+  /** Whose memory we have. The link stays open: its pid is its own as long, and it is told once nobody waits for what will not come. */
+  #onBadPeer(error: HandshakeError): void {
+    this.#deaf = true;
+    if (this.#alone) this.close();
+    else this.#events.onBadPeer(error);
   }
 
   #discardDescriptors(): void {
     for (const fd of this.#early.descriptors) closeSync(fd);
     this.#early = { text: '', descriptors: [] };
+    this.#opening = undefined;
   }
 
   #onClose(): void {
     clearTimeout(this.#timer);
-    if (this.#dialect === undefined) {
+    if (!this.#codec) {
       const spoke = this.#vmm !== undefined;
       this.#discardDescriptors();
       this.#vmm = undefined;
       if (spoke) this.#events.onBadPeer(new HandshakeError('the VMM closed its socket before the handshake was whole'));
       return;
     }
-    this.#events.onClose();
+    if (!this.#alone) this.#events.onClose();
   }
 }

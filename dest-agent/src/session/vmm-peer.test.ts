@@ -157,7 +157,7 @@ test('a second VMM is turned away with a message, and the first is served on', U
 for (const [law, text, message] of [
   ['a message that is no JSON', 'what?', /not JSON/],
   ['a message of no known type', '{"type":"reset"}', /type/],
-  ['a line without an end', 'x'.repeat(70_000), /longer than 65536 bytes/],
+  ['a line without an end', 'x'.repeat(300_000), /longer than 262144 bytes/],
 ] as const)
   test(`${law} after the handshake fails the migration, and the VMM is told why`, UFFD, async (t) => {
     const source = await startFakeSource(t, { pages: PAGES, bulk: () => undefined });

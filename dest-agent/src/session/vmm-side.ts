@@ -1,12 +1,12 @@
 /** The VMM as one migration has it: awaited, its memory taken, listened to, and noticed when it ends. */
-import type { AgentMessage, VmmMessage } from '@pagewake/core';
-import type { HandshakeError } from '@pagewake/core/messages';
+import type { AgentMessage, ResolvedPage, VmmMessage } from '@pagewake/core';
+import { HandshakeError } from '@pagewake/core/messages';
 import { ErrorReason, PagewakeError, type Logger } from '../kit.ts';
-import type { ToLane } from '../lanes/messages.ts';
+import type { Stage2Page, ToLane } from '../lanes/messages.ts';
 import { AdmittedVm, type Wanted } from './admission.ts';
 import { ProcessEnd } from './process-end.ts';
 import { VmmLink, type ReceivedOffer } from './vmm-link.ts';
-import { laneOrderOf, resolvedAnswer } from './vmm-orders.ts';
+import { laneOrderOf, resolvedPage } from './vmm-orders.ts';
 
 export interface VmmSideEvents {
   /** A VMM hands its memory over: `admit` takes it, or somebody closes its descriptors. */
@@ -27,6 +27,8 @@ export class VmmSide {
   #vm: AdmittedVm | undefined;
   #end: ProcessEnd | undefined;
   #offered = false;
+  /** Answers of this turn of the loop: one message has them all. */
+  #answers: ResolvedPage[] = [];
   #closed = false;
 
   constructor(wanted: Wanted, log: Logger, events: VmmSideEvents) {
@@ -72,31 +74,45 @@ export class VmmSide {
   }
 
   send(message: AgentMessage): void {
+    this.#sayAnswers();
     this.#link.send(message);
   }
 
-  /** A stage-2 fault that it asked about is resolved. */
-  answerResolved(id: number, ledgerPage: number): void {
-    const answer = this.#vm && resolvedAnswer(id, ledgerPage, this.#vm);
-    if (answer) this.#link.send(answer);
+  /** Stage-2 faults that it asked about are resolved. */
+  answerResolved(pages: readonly Stage2Page[]): void {
+    if (this.#answers.length === 0) setImmediate(() => this.#sayAnswers());
+    for (const page of pages) {
+      const answer = this.#vm && resolvedPage(page, this.#vm);
+      if (answer) this.#answers.push(answer);
+    }
+  }
+
+  #sayAnswers(): void {
+    const pages = this.#answers;
+    this.#answers = [];
+    if (pages.length > 0) this.#link.send({ type: 'all_resolved', pages });
   }
 
   stopListening(): void {
     this.#link.stopListening();
   }
 
+  /** Nothing is asked of its memory any more. A VMM that was not told that it is whole may still ask, and is answered until it goes. */
   close(): void {
     this.#closed = true;
     this.#end?.stop();
-    this.#link.close();
+    this.#link.letGo();
     this.#vm?.close();
   }
 
+  /** Nor is anybody answered. */
+  hangUp(): void {
+    this.#link.close();
+  }
+
   #onMessage(message: VmmMessage): void {
-    const order = this.#vm && laneOrderOf(message, this.#vm);
-    if (order) this.#events.onOrder(order);
-    // Ignored it would leave a vCPU waiting for its answer.
-    else this.#refuse(`${message.type}: ${message.offset} is no page that the VMM handed over`);
+    if (!this.#vm) throw new HandshakeError(`${message.type}: the VMM's memory was not taken`);
+    this.#events.onOrder(laneOrderOf(message, this.#vm));
   }
 
   #onBadPeer(error: HandshakeError): void {
