@@ -27,7 +27,8 @@ if (asks && !existsSync(join(bin, 'node'))) {
   );
   process.exit(1);
 }
-if (!asks) setUp({ tests, vm: tests || script.includes('qemu') || args.includes('--qemu') });
+if (!asks)
+  setUp({ tests, vm: tests || script.includes('qemu') || script.startsWith('lab/') || args.includes('--qemu') });
 // Some hundred processes of tests load the same files. Agents that are shown or measured choose for themselves, as they do for a user.
 const compiled = tests && !isDecided(process.env) ? compileCacheFolder() : undefined;
 const cache = compiled === undefined ? {} : { NODE_COMPILE_CACHE: join(compiled, 'tests') };

@@ -10,7 +10,7 @@ import { check } from './check.ts';
 const PATTERNS = [
   'e2e/test/**/*.test.ts',
   '{orchestrator,dest-agent,source-agent,agent-kit,proto,core}/src/**/*.test.ts',
-  '{native,testvmm,shim,deploy,scripts,bench}/test/**/*.test.ts',
+  '{native,testvmm,shim,deploy,scripts,bench,lab}/test/**/*.test.ts',
 ];
 /** Files at once. The smallest machine has two cores, and one file in three waits: for a link that was cut, a guest that boots, a peer that is slow to answer. */
 const CONCURRENCY = 3;

@@ -24,12 +24,14 @@ const QEMU_PACKAGE = 'qemu-system-x86';
 const KERNEL_PACKAGE = 'linux-image-cloud-amd64';
 /** Debian 12 has QEMU 7.2; its backports have 10. */
 const SUITE_THAT_NEEDS_BACKPORTS = 'bookworm';
-const BACKPORTS = `Types: deb
+const backportsOf = (suite: string): string => `Types: deb
 URIs: http://deb.debian.org/debian
-Suites: ${SUITE_THAT_NEEDS_BACKPORTS}-backports
+Suites: ${suite}-backports
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 `;
+/** Whichever Debian this is: where kernels of this year come from. */
+const SUITE_OF_KERNEL_SOURCES = 'trixie';
 /** What the guest's devices need and the cloud kernel has as modules. */
 const MODULES = [
   ...['virtio', 'virtio_ring', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_blk'],
@@ -58,16 +60,17 @@ function inScratch<T>(work: (folder: string) => T): T {
   }
 }
 
-/** Options that make apt look into lists of its own: the machine's sources, and those given beside them. */
-function privateLists(folder: string, moreSources?: string): string[] {
+/** Options that make apt look into lists of its own: the machine's sources, and those given beside them, or these alone. */
+function privateLists(folder: string, moreSources?: string, alone = false): string[] {
   const parts = join(folder, 'sources.list.d');
   for (const made of [parts, join(folder, 'lists/partial'), join(folder, 'cache/archives/partial')])
     mkdirSync(made, { recursive: true });
   const machine = '/etc/apt/sources.list.d';
-  for (const name of existsSync(machine) ? readdirSync(machine) : [])
+  for (const name of !alone && existsSync(machine) ? readdirSync(machine) : [])
     if (/\.(list|sources)$/.test(name)) copyFileSync(join(machine, name), join(parts, name));
   if (moreSources !== undefined) writeFileSync(join(parts, 'pagewake.sources'), moreSources);
   return [
+    ...(alone ? ['-o', 'Dir::Etc::sourcelist=/dev/null'] : []),
     ...['-o', `Dir::Etc::sourceparts=${parts}`, '-o', `Dir::State::lists=${join(folder, 'lists')}`],
     // A folder of root's is not readable for apt's own user, and nothing here is secret.
     ...['-o', `Dir::Cache=${join(folder, 'cache')}`, '-o', 'APT::Sandbox::User=root'],
@@ -88,7 +91,7 @@ export function installQemu(): void {
       `QEMU is missing; as root: apt-get ${install.join(' ')}${backports ? ' (bookworm-backports has to be among the sources)' : ''}`,
     );
   inScratch((folder) => {
-    const lists = privateLists(folder, backports ? BACKPORTS : undefined);
+    const lists = privateLists(folder, backports ? backportsOf(SUITE_THAT_NEEDS_BACKPORTS) : undefined);
     run('apt-get', [...lists, 'update']);
     run('apt-get', [...lists, ...install]);
   });
@@ -144,5 +147,42 @@ export function unpackKernel(to: string): void {
     }
     rmSync(to, { recursive: true, force: true });
     renameSync(made, to);
+  });
+}
+
+/** Installs packages of the machine's own suite where that is possible, else says the one command that does. */
+export function installPackages(names: readonly string[]): void {
+  const install = ['install', '-y', '--no-install-recommends', ...names];
+  if (process.getuid?.() !== 0)
+    throw new AptError(`${names.join(', ')} missing; as root: apt-get ${install.join(' ')}`);
+  try {
+    run('apt-get', install);
+  } catch {
+    // The lists are old, or were never fetched.
+    run('apt-get', ['update']);
+    run('apt-get', install);
+  }
+}
+
+export interface KernelSource {
+  /** Debian's own of the package. */
+  readonly version: string;
+  /** Beside its place: whoever called moves it there, in one step. */
+  readonly archive: string;
+}
+
+/** Downloads one of Debian's packages `linux-source-…` and takes the archive out of it, into a folder. Nothing is installed. Needs no root. */
+export function downloadKernelSource(name: string, to: string): KernelSource {
+  return inScratch((folder) => {
+    const lists = privateLists(folder, backportsOf(SUITE_OF_KERNEL_SOURCES), true);
+    run('apt-get', [...lists, 'update']);
+    run('apt-get', [...lists, 'download', name], folder);
+    const deb = readdirSync(folder).find((file) => file.endsWith('.deb'));
+    if (deb === undefined) throw new AptError('apt-get download left no package');
+    const version = run('dpkg-deb', ['-f', deb, 'Version'], folder).trim();
+    run('dpkg-deb', ['-x', deb, 'unpacked'], folder);
+    const archive = join(to, `making-${process.pid}-${name}.tar.xz`);
+    copyFileSync(join(folder, 'unpacked/usr/src', `${name}.tar.xz`), archive);
+    return { version, archive };
   });
 }
