@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { closeSync, constants, mkdirSync, mkdtempSync, openSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -11,6 +12,8 @@ import { markOf } from './proc-maps.ts';
 
 const PAGES = 4;
 const BUDGET = { timeout: 20_000 };
+/** Enough for whoever does answer, on a machine that has much else to do. */
+const ANSWER_MS = 1_000;
 const WATCHES = { ...BUDGET, skip: lacking('userfaultfd by syscall', 'MISSING on memfd') };
 const NOBODY = 65_534;
 const NO_MARK = markOf({ dev: 0n, ino: 0n });
@@ -47,7 +50,7 @@ test(
     const mark = markOf(statSync(guest.path, { bigint: true }));
     const { proc, letAnswer } = procWith(t, [999_999_999], [guest.pid]);
     const { said, warn } = warnings();
-    const watchers = new FileWatchers(warn, proc, 50);
+    const watchers = new FileWatchers(warn, proc, ANSWER_MS);
     assert.equal(await watchers.find([mark]), undefined);
     guest.watch('missing');
     assert.deepEqual(await watchers.find([mark]), { pid: guest.pid, mark });
@@ -57,9 +60,22 @@ test(
   },
 );
 
+test('an agent that stood still itself finds nobody silent', WATCHES, async (t) => {
+  const guest = await startWatchedMemfd(t, PAGES);
+  const mark = markOf(statSync(guest.path, { bigint: true }));
+  guest.watch('missing');
+  const { proc } = procWith(t, [], [guest.pid]);
+  const { said, warn } = warnings();
+  const found = new FileWatchers(warn, proc, ANSWER_MS).find([mark]);
+  // The pool is asked in turn: when it has answered this, processes are being asked.
+  await readdir(proc);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1.2 * ANSWER_MS);
+  assert.deepEqual([await found, said], [{ pid: guest.pid, mark }, []]);
+});
+
 test('where too many processes do not answer nothing is said to be whole', BUDGET, async (t) => {
   const { proc, letAnswer } = procWith(t, [999_999_998, 999_999_999], []);
-  const watchers = new FileWatchers(() => undefined, proc, 50);
+  const watchers = new FileWatchers(() => undefined, proc, ANSWER_MS);
   await watchers.find([NO_MARK]);
   await assert.rejects(watchers.find([NO_MARK]), /does not show the maps of processes 99999999\d, 99999999\d/);
   letAnswer();

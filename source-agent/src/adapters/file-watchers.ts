@@ -22,6 +22,8 @@ export type Warn = (about: Readonly<Record<string, number>>, text: string) => vo
 const ABREAST = 2;
 /** Where a process's memory is locked for good nobody sees its maps, and the thread that asks is gone for as long. */
 const ANSWER_MS = 5_000;
+/** It is counted in so many pieces: a process that stood still itself (stopped, or on a host that slept) has lost one of them, not found everybody silent. */
+const ANSWER_PIECES = 10;
 const MOST_SILENT = 2;
 
 export class FileWatchers {
@@ -80,9 +82,12 @@ export class FileWatchers {
 
   async #inTime<T>(pid: number, asked: Promise<T>): Promise<T | 'silent'> {
     const { promise: late, resolve } = Promise.withResolvers<'silent'>();
-    const timer = setTimeout(() => resolve('silent'), this.#answerMs);
+    let pieces = 0;
+    const timer = setInterval(() => {
+      if (++pieces === ANSWER_PIECES) resolve('silent');
+    }, this.#answerMs / ANSWER_PIECES);
     const first = await Promise.race([asked, late]);
-    clearTimeout(timer);
+    clearInterval(timer);
     if (first !== 'silent') return first;
     this.#silent.add(pid);
     void asked.finally(() => this.#silent.delete(pid));

@@ -9,6 +9,8 @@ import { decode, K4, makeMemfd, noise } from '../../../test/guests.ts';
 import { faults, memfd, range, region, type BulkStream, type FaultStream } from '../../../test/reading.ts';
 
 const BUDGET = { timeout: 20_000 };
+/** Twenty agents, one after the other. */
+const ROUNDS_BUDGET = { timeout: 3 * BUDGET.timeout };
 const PAGES = 16;
 
 /** A registered VM that runs. Page 3 is data. */
@@ -153,7 +155,7 @@ test('a destination that left before the pause does not keep the VM from running
   await setPaused(false);
 });
 
-test('a cancel that meets the pause ends in one of two ways: told, or left', BUDGET, async (t) => {
+test('a cancel that meets the pause ends in one of two ways: told, or left', ROUNDS_BUDGET, async (t) => {
   for (let round = 0; round < 20; round++) {
     const { open, setPaused } = await runningVm(t);
     const opening = open();
