@@ -3,13 +3,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum guest_call { GUEST_MEMCPY, GUEST_WRITE };
+enum guest_call { GUEST_COPY, GUEST_WRITE, GUEST_WRITE_CONTINUE, GUEST_MEMCPY, GUEST_CALLS };
 
 struct guest_memfd {
   int vm; /* -1: none */
   uint64_t flags;
   /* Why this kernel does not have the call; NULL: it does. */
-  const char *no_memcpy, *no_write;
+  const char *lacks[GUEST_CALLS];
 };
 
 /* Finds out by making one and trying. */

@@ -4,9 +4,9 @@
  *
  *   populate MIB PIECE_KIB ...
  *
- * One JSON line for each call and size of a piece. On memfd: UFFDIO_COPY and write()+UFFDIO_CONTINUE leave page table entries, write() fills the page cache
- * alone (which is all that prefetch needs where only MISSING is registered). On guest_memfd: memcpy() through a mapping, and write(); which of them this
- * kernel has is found by doing it, and said in lines of their own.
+ * One JSON line for each call and size of a piece, on memfd and on guest_memfd: UFFDIO_COPY and write()+UFFDIO_CONTINUE leave page table entries, write()
+ * fills the page cache alone (which is all that prefetch needs where only MISSING is registered, and all that a vCPU of a guest_memfd needs). On guest_memfd
+ * also memcpy() through a mapping. Which calls this kernel has there is found by doing it, and said in lines of their own.
  */
 #include <linux/userfaultfd.h>
 #include <stdio.h>
@@ -20,6 +20,7 @@
 
 enum call { COPY, WRITE, WRITE_CONTINUE, CALLS };
 static const char *const NAMES[CALLS] = {"copy", "write", "writeContinue"};
+static const char *const GUEST_NAMES[GUEST_CALLS] = {"guestCopy", "guestWrite", "guestWriteContinue", "guestMemcpy"};
 static const uint64_t MODES[CALLS] = {UFFDIO_REGISTER_MODE_MISSING, 0, UFFDIO_REGISTER_MODE_MINOR};
 
 static void map_written(const struct memory *memory, size_t offset, size_t length) {
@@ -62,15 +63,15 @@ int main(int argc, char **argv) {
   const struct guest_memfd guest = guest_memfd_probe();
   /* Once unheard: the first file of a size also pays for pages that the kernel has to find. */
   populate_ms(WRITE, source, size, 2 << 20);
-  if (guest.no_memcpy == NULL) guest_memfd_ms(&guest, GUEST_MEMCPY, source, size, 2 << 20);
-  if (guest.no_memcpy != NULL) say_missing("guestMemcpy", guest.no_memcpy);
-  if (guest.no_write != NULL) say_missing("guestWrite", guest.no_write);
+  if (guest.lacks[GUEST_MEMCPY] == NULL) guest_memfd_ms(&guest, GUEST_MEMCPY, source, size, 2 << 20);
+  for (enum guest_call call = GUEST_COPY; call < GUEST_CALLS; call++)
+    if (guest.lacks[call] != NULL) say_missing(GUEST_NAMES[call], guest.lacks[call]);
   for (int i = 2; i < argc; i++) {
     const size_t piece = parse_count("PIECE_KIB", argv[i], 4, 2048) << 10;
     if (size % piece != 0) fail_because(argv[i], "must be a power of two");
     for (enum call call = COPY; call < CALLS; call++) say(NAMES[call], piece, size, populate_ms(call, source, size, piece));
-    if (guest.no_memcpy == NULL) say("guestMemcpy", piece, size, guest_memfd_ms(&guest, GUEST_MEMCPY, source, size, piece));
-    if (guest.no_write == NULL) say("guestWrite", piece, size, guest_memfd_ms(&guest, GUEST_WRITE, source, size, piece));
+    for (enum guest_call call = GUEST_COPY; call < GUEST_CALLS; call++)
+      if (guest.lacks[call] == NULL) say(GUEST_NAMES[call], piece, size, guest_memfd_ms(&guest, call, source, size, piece));
   }
   return 0;
 }

@@ -1,9 +1,7 @@
 /** The chart of the populate section. */
 import { barOf, chartSvg } from '../lib/chart.ts';
 import { kib } from '../lib/table.ts';
-import { CALL_TITLES, type PopulateCall, type PopulateRow } from './populate.ts';
-
-const ON_MEMFD: readonly PopulateCall[] = ['copy', 'write', 'writeContinue'];
+import { CALL_TITLES, FILES, type PopulateRow } from './populate.ts';
 
 /** Of the calls that the product makes. */
 export function populateChart(mib: number, rows: readonly PopulateRow[]): string {
@@ -13,13 +11,13 @@ export function populateChart(mib: number, rows: readonly PopulateRow[]): string
   return chartSvg({
     title: `${mib} MiB into an empty memfd, from memory of the same process`,
     subtitle: 'by how much is given to the kernel in a call; medians, lines from least to most; less is better',
-    series: ON_MEMFD.map((call) => CALL_TITLES[call]),
+    series: FILES.memfd.map((call) => CALL_TITLES[call]),
     panels: [rows.slice(0, half), rows.slice(half)].map((some) => ({
       title: `${sizes(some)} a call, ms`,
       unit: 'ms',
       groups: some.map((row) => ({
         label: kib(row.pieceBytes),
-        bars: ON_MEMFD.map((call) => barOf(row.ms[call])),
+        bars: FILES.memfd.map((call) => barOf(row.ms[call])),
       })),
     })),
   });

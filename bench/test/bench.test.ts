@@ -12,7 +12,7 @@ import { BARS, BAR_NAMES } from '../lib/bars.ts';
 import { buildFloor, LOOPBACK, startDestinationProgram } from '../lib/floor.ts';
 import { figureOf } from '../lib/rows.ts';
 import { SECTIONS } from '../lib/sections.ts';
-import { populate } from '../populate/populate.ts';
+import { populate, rowsOf } from '../populate/populate.ts';
 
 const MAIN = join(ROOT, 'bench/main.ts');
 const BUDGET_MS = 60_000;
@@ -122,4 +122,12 @@ test('a median is the middle of an odd number of runs and the mean of the middle
   assert.equal(figureOf([9, 1, 5]).median, 5);
   assert.equal(figureOf([9, 1, 5, 7]).median, 6);
   assert.throws(() => figureOf([]), /a median of no runs/);
+});
+
+test('a call is set against COPY into the same kind of file, and against nothing where the kernel has no COPY there', () => {
+  const took = (call: 'copy' | 'write' | 'guestWrite' | 'guestCopy', ms: number) => ({ call, pieceBytes: 4096, ms });
+  const [stock] = rowsOf([took('copy', 100), took('write', 80), took('guestWrite', 30)]);
+  assert.deepEqual(stock?.overCopy, { copy: 1, write: 0.8 });
+  const [patched] = rowsOf([took('copy', 100), took('guestCopy', 60), took('guestWrite', 30)]);
+  assert.deepEqual(patched?.overCopy, { copy: 1, guestCopy: 1, guestWrite: 0.5 });
 });
