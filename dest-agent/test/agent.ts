@@ -116,7 +116,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
     watch: (migrationId) => within('Watch ends', watch(migrationId)),
     async leave() {
       left = true;
-      await Promise.all(registry.active().map((session) => session.leave()));
+      await registry.leave();
       channel.close();
       await server.shutdown(0);
       close();
@@ -126,7 +126,7 @@ export async function startDest(t: TestContext, options: { readonly socketDir?: 
 
 export interface Handshake {
   readonly vm?: string;
-  readonly fds?: readonly ('uffd' | 'memfd')[];
+  readonly fds?: readonly ('uffd' | 'memfd' | 'bitmap')[];
   readonly registered?: readonly string[];
   readonly vcpus?: readonly number[];
   /** Fields that are not always there. */

@@ -205,7 +205,7 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
 export async function takeOver(
   t: TestContext,
   toucher: Toucher,
-  which: readonly ('uffd' | 'memfd')[],
+  which: readonly ('uffd' | 'memfd' | 'bitmap')[],
 ): Promise<readonly number[]> {
   const path = join(temporaryDir(t), 'vm.sock');
   const { promise, resolve } = Promise.withResolvers<readonly number[]>();

@@ -6,13 +6,14 @@
  *   toucher memory=memfd|anonymous files=N pages=N workers=N features=BITS minor=0|1 register=0|1 prefill=PAGE:BYTE
  *
  * Commands on standard input, one a line; answers on standard output, one a line, as things happen:
- *   handover PATH um JSON   connect to PATH, send JSON and a newline with the descriptors (u: userfaultfd, m: the next memfd)
+ *   handover PATH um JSON   connect to PATH, send JSON and a newline with the descriptors (u: userfaultfd, m: the next memfd, b: a bitmap)
  *   send TEXT               one more line on that channel
  *   touch W PAGE            worker W reads the page         -> touched W PAGE CRC32 | sigbus W PAGE
  *   store W PAGE BYTE       worker W fills the page         -> touched W PAGE CRC32 | sigbus W PAGE
  *   remove W PAGE COUNT     worker W gives pages back       -> removed W PAGE ERRNO
  *   churn W PAGE COUNT STEP gives back every STEP-th page, reading it at once -> churned W FAILED NONZERO
  *   filled PAGE             is the page in the page table?  -> filled PAGE 0|1
+ *   bit PAGE                is its bit in the bitmap set?   -> bit PAGE 0|1
  * It ends with its standard input.
  */
 #define _GNU_SOURCE
@@ -51,7 +52,9 @@ struct worker {
 
 static unsigned char *memory;
 static int anonymous;
-static int uffd = -1, channel = -1;
+static int uffd = -1, channel = -1, bitmap_fd = -1;
+/* One bit a page, as a VMM has it whose vCPUs exit on a set one; nobody runs here who would. */
+static unsigned char *bitmap;
 static int memfds[MAX_FILES] = {-1, -1, -1, -1};
 static struct worker workers[MAX_WORKERS];
 static pthread_barrier_t started;
@@ -123,12 +126,14 @@ static void *work(void *argument) {
   return NULL;
 }
 
+/* Firecracker's messages are flat objects, and nothing stands between them. */
 static void *listen_to_channel(void *argument) {
-  (void)argument;
+  int end = *(char *)argument == '[' ? '}' : '\n';
+  free(argument);
   FILE *in = fdopen(dup(channel), "r");
   char *line = NULL;
   size_t room = 0;
-  while (in != NULL && getline(&line, &room, in) > 0) dprintf(1, "channel %s", line);
+  while (in != NULL && getdelim(&line, &room, end, in) > 0) dprintf(1, "channel %s%s", line, end == '\n' ? "" : "\n");
   dprintf(1, "closed\n");
   return NULL;
 }
@@ -143,8 +148,8 @@ static void hand_over(const char *path, const char *which, const char *json) {
   if (length < 0) fail("asprintf");
   int fds[8];
   size_t count = 0, file = 0;
-  for (; count < 8 && (which[count] == 'u' || (which[count] == 'm' && file < MAX_FILES)); count++)
-    fds[count] = which[count] == 'u' ? uffd : memfds[file++];
+  for (; count < 8 && (which[count] == 'u' || which[count] == 'b' || (which[count] == 'm' && file < MAX_FILES)); count++)
+    fds[count] = which[count] == 'u' ? uffd : which[count] == 'b' ? bitmap_fd : memfds[file++];
   union {
     char bytes[CMSG_SPACE(sizeof fds)];
     struct cmsghdr align;
@@ -161,9 +166,8 @@ static void hand_over(const char *path, const char *which, const char *json) {
     memcpy(CMSG_DATA(header), fds, count * sizeof(int));
   }
   if (sendmsg(channel, &message, MSG_NOSIGNAL) != length) fail("sendmsg");
-  free(text);
   pthread_t listener;
-  if (pthread_create(&listener, NULL, listen_to_channel, NULL) != 0) fail("pthread_create");
+  if (pthread_create(&listener, NULL, listen_to_channel, text) != 0) fail("pthread_create");
 }
 
 static int in_page_table(unsigned long page) {
@@ -199,6 +203,9 @@ static void command(char *line) {
   else if (sscanf(line, "filled %lu", &page) == 1) {
     dprintf(1, "filled %lu %d\n", page, in_page_table(page));
     return;
+  } else if (sscanf(line, "bit %lu", &page) == 1) {
+    dprintf(1, "bit %lu %d\n", page, (__atomic_load_n(&bitmap[page >> 3], __ATOMIC_ACQUIRE) >> (page & 7)) & 1);
+    return;
   } else if (sscanf(line, "handover %127s %15s %n", path, which, &rest) >= 2 && rest > 0) {
     hand_over(path, which, line + rest);
     return;
@@ -227,6 +234,15 @@ static void map_files(size_t size, int files) {
   }
 }
 
+static void make_bitmap(unsigned long pages) {
+  size_t bytes = (pages + 63) / 64 * 8;
+  bitmap_fd = memfd_create("bitmap", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (bitmap_fd < 0 || ftruncate(bitmap_fd, (off_t)bytes) != 0 || fcntl(bitmap_fd, F_ADD_SEALS, F_SEAL_SHRINK) != 0) fail("bitmap");
+  bitmap = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bitmap_fd, 0);
+  if (bitmap == MAP_FAILED) fail("bitmap");
+  memset(bitmap, 0xff, bytes);
+}
+
 int main(int argc, char **argv) {
   unsigned long pages = 16, features = 0, prefill_page = 0;
   int count = 1, files = 1, minor = 0, registers = 1, prefill_byte = -1;
@@ -248,6 +264,7 @@ int main(int argc, char **argv) {
   /* A huge page would fill the neighbours of the page that was touched. */
   madvise(memory, size, MADV_NOHUGEPAGE);
   if (prefill_byte >= 0) memset(memory + prefill_page * PAGE, prefill_byte, PAGE);
+  make_bitmap(pages);
   if (registers) open_uffd(features, size, minor);
 
   struct sigaction action = {.sa_handler = sigbus};

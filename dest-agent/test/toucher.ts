@@ -151,8 +151,21 @@ export class Toucher {
     return mapped === '1';
   }
 
+  /** Whether the page's bit in its bitmap is set. */
+  async bit(page: number): Promise<boolean> {
+    this.#say(`bit ${String(page)}`);
+    const [, set] = await this.#answer('the bitmap is read', new RegExp(`^bit ${String(page)} ([01])$`));
+    return set === '1';
+  }
+
+  /** Resolves once the process is gone by itself, or by another's hand. @returns the signal */
+  async gone(): Promise<string | null> {
+    await until('the toucher is gone', () => this.#child.signalCode !== null || this.#child.exitCode !== null);
+    return this.#child.signalCode;
+  }
+
   /** Connects and sends a text with the descriptors, as a VMM does. */
-  handOver(socketPath: string, descriptors: readonly ('uffd' | 'memfd')[], text: string): void {
+  handOver(socketPath: string, descriptors: readonly ('uffd' | 'memfd' | 'bitmap')[], text: string): void {
     this.#say(`handover ${socketPath} ${descriptors.map((d) => d[0]).join('')} ${text}`);
   }
 
