@@ -28,6 +28,7 @@
         'src/uffd.cc',
         'src/uffd_calls.cc',
         'src/unix_socket.cc',
+        'src/userfault_bitmap.cc',
         'src/zero.cc',
       ],
       'defines': [

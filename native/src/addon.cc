@@ -59,6 +59,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   init_bytes(env, exports);
   init_lz4(env, exports);
   init_loop_spin(env, exports);
+  init_userfault_bitmap(env, exports);
   init_probe(env, exports);
   return exports;
 }

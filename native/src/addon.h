@@ -28,6 +28,7 @@ void init_ledger(Napi::Env env, Napi::Object exports);
 void init_bytes(Napi::Env env, Napi::Object exports);
 void init_lz4(Napi::Env env, Napi::Object exports);
 void init_loop_spin(Napi::Env env, Napi::Object exports);
+void init_userfault_bitmap(Napi::Env env, Napi::Object exports);
 void init_probe(Napi::Env env, Napi::Object exports);
 
 }  // namespace pagewake

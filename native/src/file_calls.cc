@@ -42,6 +42,12 @@ int write_vectors(int fd, std::span<iovec> vectors, uint64_t fileOffset, uint64_
 
 }  // namespace
 
+// Of no bytes: the kernel looks at the descriptor's mode (EBADF, ESPIPE) and asks the file (EINVAL), which finds nothing to do.
+bool writable(int fd) {
+  const uint8_t nothing = 0;
+  return ::pwrite(fd, &nothing, 0, 0) == 0;
+}
+
 Outcome write(int fd, std::span<const uint8_t> source, uint64_t fileOffset) {
   const WriteRun run{source.data(), source.size(), fileOffset};
   return write_runs(fd, {&run, 1});

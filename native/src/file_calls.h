@@ -12,6 +12,8 @@
 
 namespace pagewake::file {
 
+// Whether the file has write() and the descriptor allows it. Touches nothing.
+bool writable(int fd);
 Outcome write(int fd, std::span<const uint8_t> source, uint64_t fileOffset);
 // `absent` where the file ends before the buffer is full.
 Outcome read(int fd, std::span<uint8_t> into, uint64_t fileOffset);

@@ -33,7 +33,8 @@ Napi::Function MemoryFile::define(Napi::Env env) {
       env, "MemoryFile",
       {StaticMethod("createMemfd", &M::create_memfd), StaticMethod("open", &M::open),
        StaticMethod("createGuestMemfd", &M::create_guest_memfd), InstanceMethod("fd", &M::fd),
-       InstanceMethod("sizeBytes", &M::size_bytes), InstanceMethod("kind", &M::kind), InstanceMethod("write", &M::write),
+       InstanceMethod("sizeBytes", &M::size_bytes), InstanceMethod("kind", &M::kind), InstanceMethod("writable", &M::writable),
+       InstanceMethod("write", &M::write),
        InstanceMethod("writeRuns", &M::write_runs), InstanceMethod("read", &M::read), InstanceMethod("dataRuns", &M::data_runs),
        InstanceMethod("punch", &M::punch), InstanceMethod("store", &M::store), InstanceMethod("load", &M::load),
        InstanceMethod("findHoles", &M::find_holes),
@@ -57,14 +58,15 @@ MemoryFile::MemoryFile(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Memory
   vm_ = vm.take();
 }
 
-// (name, sizeBytes, hugePages2MiB) -> External
+// (name, sizeBytes, hugePages2MiB, sealable) -> External
 Napi::Value MemoryFile::create_memfd(const Napi::CallbackInfo& info) {
   Args args(info);
   const std::string name = args.text(0, "name");
   const uint64_t size = args.whole(1, "sizeBytes");
   const bool huge = args.flag(2, "hugePages2MiB");
+  const bool sealable = args.flag(3, "sealable");
   if (!args) return info.Env().Undefined();
-  UniqueFd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0u)));
+  UniqueFd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | (sealable ? MFD_ALLOW_SEALING : 0u) | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0u)));
   if (!fd.open()) {
     throw_native(info.Env(), errno, "memfd_create", name);
     return info.Env().Undefined();
@@ -150,6 +152,12 @@ Napi::Value MemoryFile::size_bytes(const Napi::CallbackInfo& info) {
 Napi::Value MemoryFile::kind(const Napi::CallbackInfo& info) {
   if (!require_open(info, "fstat")) return info.Env().Undefined();
   return Napi::String::New(info.Env(), file::kind(fd_.get()));
+}
+
+// () -> boolean
+Napi::Value MemoryFile::writable(const Napi::CallbackInfo& info) {
+  if (!require_open(info, "pwrite")) return info.Env().Undefined();
+  return Napi::Boolean::New(info.Env(), file::writable(fd_.get()));
 }
 
 // (source, sourceOffset, length, fileOffset) -> outcome

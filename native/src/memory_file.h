@@ -21,6 +21,7 @@ class MemoryFile : public Napi::ObjectWrap<MemoryFile> {
   Napi::Value fd(const Napi::CallbackInfo& info);
   Napi::Value size_bytes(const Napi::CallbackInfo& info);
   Napi::Value kind(const Napi::CallbackInfo& info);
+  Napi::Value writable(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value write_runs(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);

@@ -10,6 +10,7 @@
 #include "kernel_abi.h"
 #include "ledger_registry.h"
 #include "uffd_calls.h"
+#include "userfault_bitmap.h"
 
 namespace pagewake {
 
@@ -195,8 +196,8 @@ Napi::Value Uffd::copy(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), encode(uffd::copy(fd_.get(), address, source.data(), source.size(), wake)));
 }
 
-// (address, source, offset, length, ledger id, page) -> outcome. Check, copy and the ledger's transition under one shared lock, as PageInstaller does it
-// in five calls. A fault waits for the page: nobody has to be told who was woken.
+// (address, source, offset, length, ledger id, page, bitmap or null, its page) -> outcome. Check, copy, the bitmap's bit and the ledger's transition under one
+// shared lock, as PageInstaller does it in six calls. A fault waits for the page: nobody has to be told who was woken.
 Napi::Value Uffd::copy_requested(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Args args(info);
@@ -204,6 +205,17 @@ Napi::Value Uffd::copy_requested(const Napi::CallbackInfo& info) {
   const std::span<uint8_t> source = args.slice(1, "source");
   const auto ledgerId = static_cast<uint32_t>(args.whole(4, "ledger", UINT32_MAX));
   const uint64_t page = args.whole(5, "page");
+  BitmapMapping* bitmap = nullptr;
+  uint64_t bit = 0;
+  if (args && !info[6].IsNull() && !info[6].IsUndefined()) {
+    UserfaultBitmap* given = UserfaultBitmap::of(info[6]);
+    if (given == nullptr || !given->mapping().mapped()) {
+      throw_native(env, given == nullptr ? EINVAL : EBADF, "UFFDIO_COPY", "this is no open UserfaultBitmap");
+      return env.Undefined();
+    }
+    bitmap = &given->mapping();
+    bit = args.whole(7, "bitmapPage", bitmap->pages() - 1);
+  }
   if (!args || !require_open(info, "UFFDIO_COPY")) return env.Undefined();
   const std::shared_ptr<Ledger> ledger = ledgers::find(ledgerId);
   if (ledger == nullptr) {
@@ -220,7 +232,11 @@ Napi::Value Uffd::copy_requested(const Napi::CallbackInfo& info) {
   Outcome outcome = done(0);
   if (ledger->state(page) == PageState::requested) {
     outcome = uffd::copy(fd_.get(), address, source.data(), source.size(), true);
-    if (outcome.kind == OutcomeKind::done) ledger->installed(page, 1, [](uint64_t) {});
+    if (outcome.kind == OutcomeKind::done) {
+      // First of all: COPY woke its thread already, and a vCPU that reads the page next is to find it.
+      if (bitmap != nullptr) bitmap->clear(bit, 1);
+      ledger->installed(page, 1, [](uint64_t) {});
+    }
   }
   ledger->install_lock().unlock();
   return Napi::Number::New(env, encode(outcome));

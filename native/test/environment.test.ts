@@ -24,10 +24,12 @@ function leaky(folder: string, index: number, ledgerId: number): Worker {
       const file = n.MemoryFile.createMemfd('leaky', 1 << 20);
       file.store(Buffer.alloc(4096, 1), 0, 4096, 0);
       const memory = n.ProcessMemory.open(process.pid);
+      const bits = n.MemoryFile.createMemfd('bits', 4096, { sealable: true });
+      const bitmap = n.UserfaultBitmap.adopt(n.duplicateDescriptor(bits.fd), 64);
       const ledger = n.PageLedger.attach(${ledgerId});
       ledger.fault(${index});
       ledger.lockShared();
-      globalThis.kept = [uffd, listener, connection, file, memory, ledger];
+      globalThis.kept = [uffd, listener, connection, file, memory, bits, bitmap, ledger];
       parentPort.postMessage('open');
     });`;
   return new Worker(source, { eval: true });

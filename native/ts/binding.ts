@@ -31,6 +31,8 @@ export interface NativeUffd {
     length: number,
     ledgerId: number,
     page: number,
+    bitmap: NativeUserfaultBitmap | null,
+    bitmapPage: number,
   ): PackedOutcome;
   zeropage(address: number, length: number): PackedOutcome;
   continue(address: number, length: number): PackedOutcome;
@@ -48,10 +50,19 @@ export interface NativeUffd {
   close(): void;
 }
 
+export interface NativeUserfaultBitmap {
+  pageCount(): number;
+  clear(first: number, count: number): void;
+  isSet(page: number): boolean;
+  countSet(): number;
+  close(): void;
+}
+
 export interface NativeMemoryFile {
   fd(): number;
   sizeBytes(): number;
   kind(): string;
+  writable(): boolean;
   write(source: Uint8Array, sourceOffset: number, length: number, fileOffset: number): PackedOutcome;
   writeRuns(source: Uint8Array, runs: Float64Array): PackedOutcome;
   read(into: Uint8Array, intoOffset: number, length: number, fileOffset: number): PackedOutcome;
@@ -134,7 +145,7 @@ export interface NativeBinding {
   };
   readonly MemoryFile: {
     new (fd: OwnedFd | HandedFd, vm: HandedFd | null): NativeMemoryFile;
-    createMemfd(name: string, sizeBytes: number, hugePages2MiB: boolean): HandedFd;
+    createMemfd(name: string, sizeBytes: number, hugePages2MiB: boolean, sealable: boolean): HandedFd;
     open(path: string, write: boolean): HandedFd;
     createGuestMemfd(sizeBytes: number, flags: number): readonly [fd: HandedFd, vm: HandedFd];
   };
@@ -145,6 +156,7 @@ export interface NativeBinding {
     connect(path: string): HandedFd;
   };
   readonly LoopSpin: { new (forUs: number): NativeLoopSpin };
+  readonly UserfaultBitmap: { new (fd: OwnedFd | HandedFd, pages: number): NativeUserfaultBitmap };
   readonly PageLedger: {
     new (idOrCreated: unknown): NativeLedger;
     /** An empty path: no file. */

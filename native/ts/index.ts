@@ -22,4 +22,5 @@ export { ProcessMemory } from './process-memory.ts';
 export { Uffd } from './uffd.ts';
 export type { PollOptions, RegisterModes, UffdOpenOptions } from './uffd.ts';
 export { MAX_MESSAGE_FDS, UnixConnection, UnixListener } from './unix-socket.ts';
+export { UserfaultBitmap } from './userfault-bitmap.ts';
 export * from './types.ts';

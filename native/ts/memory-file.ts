@@ -19,8 +19,14 @@ export class MemoryFile {
     this.#native = native;
   }
 
-  static createMemfd(name: string, sizeBytes: number, options: { readonly hugePages2MiB?: boolean } = {}): MemoryFile {
-    return MemoryFile.adopt(binding.MemoryFile.createMemfd(name, sizeBytes, options.hugePages2MiB ?? false));
+  /** `sealable`: seals can be added to it later (fcntl(2), F_ADD_SEALS). */
+  static createMemfd(
+    name: string,
+    sizeBytes: number,
+    options: { readonly hugePages2MiB?: boolean; readonly sealable?: boolean } = {},
+  ): MemoryFile {
+    const { hugePages2MiB = false, sealable = false } = options;
+    return MemoryFile.adopt(binding.MemoryFile.createMemfd(name, sizeBytes, hugePages2MiB, sealable));
   }
 
   /** A regular file, a file on tmpfs or hugetlbfs, or `/proc/PID/fd/N` of a memfd. Anything else: EINVAL. */
@@ -50,6 +56,11 @@ export class MemoryFile {
 
   kind(): MemoryFileKind {
     return this.#native.kind() as MemoryFileKind;
+  }
+
+  /** Whether `write` can fill it, found without touching it: false for a guest_memfd without write(), hugetlbfs, or a file opened for reading. */
+  writable(): boolean {
+    return this.#native.writable();
   }
 
   /** Fills the page cache; maps nothing and wakes nobody. `present`: a guest_memfd that has the page. ESPIPE: one without write(). */
@@ -85,7 +96,10 @@ export class MemoryFile {
     return toOutcome(this.#native.store(source, sourceOffset, length, fileOffset));
   }
 
-  /** The opposite of `store`: for a guest_memfd, which has no read(). Makes pages of the holes that it reads. */
+  /**
+   * The opposite of `store`: for a guest_memfd, which has no read(). Makes pages of the holes that it reads, so that of a guest_memfd
+   * under a userfaultfd only pages may be read that are known to be there: an absent one would become a zero that no write() replaces.
+   */
   load(into: Uint8Array, intoOffset: number, length: number, fileOffset: number): Outcome {
     return toOutcome(this.#native.load(into, intoOffset, length, fileOffset));
   }

@@ -4,6 +4,8 @@ import type { NativeError } from './errors.ts';
 import type { PageLedger } from './ledger.ts';
 import { toOutcome } from './outcome.ts';
 import type { Outcome } from './types.ts';
+import { nativeOf } from './userfault-bitmap.ts';
+import type { UserfaultBitmap } from './userfault-bitmap.ts';
 
 export interface UffdOpenOptions {
   /** `syscall`: userfaultfd(2); `device`: /dev/userfaultfd, whose file mode says who may. */
@@ -97,9 +99,21 @@ export class Uffd {
   /**
    * `copy` of one page that `ledger` has as requested, and requested → present, both under the ledger's shared lock: what takes five calls where a fault
    * waits takes one. `done` with 0 bytes: the page was not requested any more, and nothing was done. Any other outcome left the ledger alone.
+   *
+   * @param bitmap where the memory has one: the page's bit is cleared in it as soon as COPY is done. Any other outcome leaves it alone
    */
-  copyRequested(address: number, source: Uint8Array, length: number, ledger: PageLedger, page: number): Outcome {
-    return toOutcome(this.#native.copyRequested(address, source, 0, length, ledger.id, page));
+  copyRequested(
+    address: number,
+    source: Uint8Array,
+    length: number,
+    ledger: PageLedger,
+    page: number,
+    bitmap?: { readonly of: UserfaultBitmap; readonly page: number },
+  ): Outcome {
+    const native = bitmap === undefined ? null : nativeOf(bitmap.of);
+    return toOutcome(
+      this.#native.copyRequested(address, source, 0, length, ledger.id, page, native, bitmap?.page ?? 0),
+    );
   }
 
   /** Fills absent pages with zeros and wakes. Not on hugetlbfs (EINVAL). */
