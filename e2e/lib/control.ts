@@ -2,9 +2,10 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { budget } from './budget.ts';
 import type { JsonLine } from './processes.ts';
 
-const ANSWER_MS = 60_000;
+const ANSWER_MS = budget(60_000);
 
 export class Control {
   readonly #socket: Socket;

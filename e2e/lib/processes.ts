@@ -3,10 +3,11 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { EventEmitter } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { budget } from './budget.ts';
 import type { Host } from './hosts.ts';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const WAIT_MS = 20_000;
+const WAIT_MS = budget(20_000);
 const KILL_AFTER_MS = 5000;
 const MAX_STDERR_CHARS = 200_000;
 

@@ -1,5 +1,6 @@
 /** A test VMM as a process, with its control socket. */
 import { join } from 'node:path';
+import { budget } from './budget.ts';
 import { Control } from './control.ts';
 import type { Host } from './hosts.ts';
 import { Program, ROOT, type JsonLine } from './processes.ts';
@@ -29,5 +30,5 @@ let vmms = 0;
 
 /** The guest has filled its memory and works on it. */
 export function filled(vmm: Vmm): Promise<JsonLine> {
-  return vmm.program.waitFor('the guest to fill its memory', (line) => line['event'] === 'filled', 60_000);
+  return vmm.program.waitFor('the guest to fill its memory', (line) => line['event'] === 'filled', budget(60_000));
 }

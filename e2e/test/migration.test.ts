@@ -17,27 +17,10 @@ import {
   type PairOptions,
 } from '../lib/migration.ts';
 import { TESTVMM } from '../lib/vmm.ts';
+import { assertWhole } from '../lib/whole.ts';
 
 const SMALL = ['--ram', '96M', '--workload', '48M', '--vcpu-rate', '20000'];
 const noKvm = whyNoKvm();
-
-/** What must hold of every migration, whatever its kind. */
-function assertWhole({ summary, stats, verified, result }: Outcome): void {
-  assert.equal(summary.phase, 'completed');
-  assert.equal(summary.error, null);
-  assert.equal(verified['wrong'], 0);
-  assert.equal(stats['wrong'], 0);
-  const { pages } = summary;
-  assert.equal(pages.present, pages.total);
-  assert.equal(pages.total, verified['pages']);
-  // Every page of data came exactly once, but for those that the guest gave back on the way.
-  const arrived = pages.byFault + pages.byPrefetch;
-  assert.ok(arrived <= result.dataPages, `${arrived} pages arrived, the source has ${result.dataPages}`);
-  assert.ok(arrived >= result.dataPages - pages.removed - summary.faults.removedEvents * 64);
-  assert.equal(pages.zero, result.zeroPages);
-  assert.equal(summary.badFrames, 0);
-  assert.equal(summary.linkLosses, 0);
-}
 
 interface Row extends Case {
   readonly name: string;
