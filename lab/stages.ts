@@ -24,6 +24,8 @@ export interface Stage {
 const SHADOW_MMU = ['kvm_amd.npt=0'];
 /** No reason to skip that names what this kernel is for is a good one here. */
 const MUST_RUN = /guest_memfd|userfault|KVM_|kernel/i;
+/** The head of the table: what a kernel does not have is left out of it. */
+const COPY_BESIDE_WRITE = /^\d+ MiB guest_memfd, a call +UFFDIO_COPY +write\(\) .* write\(\)\+CONTINUE /;
 const QUOTE = (path: string): string => `'${path.replaceAll("'", `'\\''`)}'`;
 
 /** One process for all the files of a run: Node takes four seconds to start there. */
@@ -75,6 +77,18 @@ export const STAGES: readonly Stage[] = [
         command: nodeTest('native/test/guest-memfd*.test.ts', 'native/test/probe.test.ts'),
         deadlineS: 300,
         judge: (output, code) => testsVerdict(output, code, MUST_RUN),
+      },
+    ],
+  },
+  {
+    name: 'populate',
+    what: 'empty memory filled by each call that can, as the authors of the guest_memfd series compared them',
+    runs: (quick) => [
+      {
+        name: 'bench',
+        command: `node bench/main.ts ${quick ? '--smoke' : '--quick'} --only populate`,
+        deadlineS: 600,
+        judge: (output, code) => linesVerdict(output, code, [COPY_BESIDE_WRITE]),
       },
     ],
   },
