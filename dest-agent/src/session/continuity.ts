@@ -262,15 +262,18 @@ function handedOver({ offer, descriptors, pid }: ReceivedOffer): HandedOver {
     began: beganAt(pid) ?? '',
     pidNamespace: pidNamespace(),
     files: descriptors.filter((_, index) => offer.descriptors[index] !== 'uffd').map((fd) => identityOf(fd)),
-    regions: offer.layout.regions.map(({ address, sizeBytes, offset, pageSizeBytes, file, fileOffset, name }) => ({
-      address,
-      sizeBytes,
-      offset,
-      pageSizeBytes,
-      file,
-      fileOffset,
-      name,
-    })),
+    regions: offer.layout.regions.map(
+      ({ address, sizeBytes, offset, pageSizeBytes, file, fileOffset, gpaStart, name }) => ({
+        address,
+        sizeBytes,
+        offset,
+        pageSizeBytes,
+        file,
+        fileOffset,
+        gpaStart,
+        name,
+      }),
+    ),
   };
 }
 

@@ -30,6 +30,7 @@ const region = z.strictObject({
   pageSizeBytes: z.int(),
   file: z.int().nonnegative(),
   fileOffset: z.int(),
+  gpaStart: z.int().optional(),
   name: z.string().optional(),
 });
 
