@@ -92,4 +92,29 @@ export const STAGES: readonly Stage[] = [
       },
     ],
   },
+  {
+    name: 'migrate',
+    what: 'guests at ring 0 on guest_memfd, moved while they and their VMM’s own threads touch it',
+    runs: (quick) => [
+      {
+        name: 'migrations',
+        // The large guest's size: each of its pages is filled, moved, looked at by the guest and verified, all of it emulated.
+        command: `PAGEWAKE_LAB_RAM=${quick ? 256 : 512} ${nodeTest('e2e/test/guest-memfd.test.ts')}`,
+        deadlineS: quick ? 600 : 1200,
+        judge: (output, code) => testsVerdict(output, code, MUST_RUN),
+      },
+    ],
+  },
+  {
+    name: 'populate',
+    what: '512 MiB of guest_memfd by UFFDIO_COPY, by write(), by write() and UFFDIO_CONTINUE (emulated: ratios at best)',
+    runs: (quick) => [
+      {
+        name: 'npm run bench, populate',
+        command: `node bench/main.ts --only populate${quick ? ' --quick' : ''}`,
+        deadlineS: 600,
+        judge: (output, code) => linesVerdict(output, code, [/512 MiB guest_memfd/]),
+      },
+    ],
+  },
 ];
