@@ -56,6 +56,14 @@ static_assert(kKvmCreateGuestMemfd == 0xc040aed4 && kKvmSetUserMemoryRegion2 == 
 
 inline constexpr uint32_t kMemSlotGuestMemfd = 1 << 2;
 inline constexpr uint32_t kMemSlotUserfault = 1 << 3;  // out of tree
+// A part of struct kvm_run, at `padding`.
+struct MemoryFault {
+  uint64_t flags;
+  uint64_t gpa;
+  uint64_t size;
+};
+inline constexpr uint32_t kExitMemoryFault = 39;
+inline constexpr uint64_t kMemoryExitUserfault = 1 << 4;  // out of tree
 inline constexpr uint64_t kGuestMemfdMmap = 1 << 0;
 inline constexpr uint64_t kGuestMemfdInitShared = 1 << 1;
 inline constexpr uint64_t kGuestMemfdWrite = 1 << 3;  // out of tree

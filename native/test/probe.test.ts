@@ -33,8 +33,11 @@ test('the probe answers for every capability, says what it did, and leaves nothi
       'guest_memfd',
       'guest_memfd mmap',
       'userfaultfd on guest_memfd',
+      'userfaultfd missing and minor on guest_memfd',
       'write() to guest_memfd',
       'KVM_MEM_USERFAULT',
+      'KVM userfault on guest_memfd',
+      'KVM userfault on memfd',
     ],
   );
 });
