@@ -131,7 +131,8 @@ export class MigrationSession extends PhaseMachine {
   /** The agent ends. A guest that is left without pages waits and never reads zeros: its VMM holds the userfaultfd too. */
   async leave(): Promise<void> {
     this.#source.stop();
-    await this.#release();
+    // What is over sees to its own end: somebody may still have to be helped out of waiting.
+    await (this.over ? this.#ending : this.#release());
     this.#vmm.hangUp();
   }
 

@@ -113,6 +113,10 @@ export class VmmLink {
     this.#alone = true;
   }
 
+  hangUp(): void {
+    if (this.#alone) this.close();
+  }
+
   close(): void {
     this.stopListening();
     this.#vmm?.close();

@@ -105,9 +105,9 @@ export class VmmSide {
     this.#vm?.close();
   }
 
-  /** Nor is anybody answered. */
+  /** Who was let go and is still answered is answered no more. */
   hangUp(): void {
-    this.#link.close();
+    this.#link.hangUp();
   }
 
   #onMessage(message: VmmMessage): void {
