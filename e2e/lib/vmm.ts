@@ -1,4 +1,5 @@
 /** A test VMM as a process, with its control socket. */
+import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { budget } from './budget.ts';
 import { Control } from './control.ts';
@@ -31,4 +32,12 @@ let vmms = 0;
 /** The guest has filled its memory and works on it. */
 export function filled(vmm: Vmm): Promise<JsonLine> {
   return vmm.program.waitFor('the guest to fill its memory', (line) => line['event'] === 'filled', budget(60_000));
+}
+
+let help: string | undefined;
+
+/** Why the test VMM that is built here cannot be told this, or undefined. */
+export function whyNoOption(word: string): string | undefined {
+  help ??= execFileSync(TESTVMM, ['--help'], { encoding: 'utf8' });
+  return help.includes(word) ? undefined : `testvmm has no ${word}`;
 }
