@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { MemoryFile, UnixConnection } from '@pagewake/native';
@@ -119,6 +120,57 @@ test("Firecracker's array is whole at its own end, not at a bracket or a line be
     assert.equal(offers[0]?.offer.dialect, 'firecracker');
   }
 });
+
+const SECRET_FREE = JSON.stringify([{ ...region, gpa_start: 0, is_guest_memfd: false }]);
+
+test(
+  'a secret-free Firecracker is heard of with its word, wherever that is cut, and its messages follow',
+  BUDGET,
+  async (t) => {
+    const fault = '{"vcpu":0,"offset":0,"flags":0,"token":null}';
+    const text = `${SECRET_FREE}no_exitless_apf${fault}`;
+    for (const cuts of [
+      [],
+      [SECRET_FREE.length],
+      [20, SECRET_FREE.length + 4],
+      [SECRET_FREE.length + 15, text.length - 1],
+    ]) {
+      const link = listen(t);
+      const peer = new RawPeer(t, link.path);
+      let at = 0;
+      for (const cut of [...cuts, text.length]) {
+        assert.equal(link.offers.length, at > SECRET_FREE.length + 14 ? 1 : 0);
+        peer.send(text.slice(at, cut), at === 0 ? [link.fd, link.fd, link.fd] : []);
+        at = cut;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      await until('its message', () => link.messages.length + link.bad.length === 1);
+      assert.deepEqual(link.bad, []);
+      assert.deepEqual(link.messages, [{ type: 'stage2_faults', faults: [{ id: 0, vcpu: 0, offset: 0, flags: 0 }] }]);
+    }
+  },
+);
+
+test(
+  'a secret-free Firecracker that does not say its word is refused after a while; its descriptors are closed',
+  BUDGET,
+  async (t) => {
+    const { path, offers, bad, fd } = listen(t, 50);
+    const open = (): number => readdirSync('/proc/self/fd').length;
+    const before = open();
+    for (const word of ['', 'no_exit']) {
+      const peer = new RawPeer(t, path);
+      peer.send(SECRET_FREE + word, [fd, fd, fd]);
+      assert.match(String((await peer.message())['message']), /no whole handshake within 0\.05 s/);
+      await peer.closed();
+      peer.close();
+    }
+    await until('descriptors are back to what they were', () => open() <= before);
+    assert.equal(bad.length, 2);
+    new RawPeer(t, path).send(HANDSHAKE, [fd]);
+    await until('the handshake', () => offers.length === 1);
+  },
+);
 
 test('who the peer is comes from the kernel', BUDGET, async (t) => {
   const { path, offers, fd } = listen(t);
