@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { probeCapabilities } from './adapters/probe.ts';
 import { tiersHere, type TierHere } from './tiers.ts';
 
 const STOCK = ['faults of the kernel (stage 2)', 'MISSING on memfd', 'guest_memfd mmap'];
@@ -57,4 +58,9 @@ test('without a userfaultfd a memfd is filled before the guest runs, and anonymo
     'memfd: eager',
     'anonymous: none',
   ]);
+});
+
+test('what a tier needs are rows that the probe has', async () => {
+  const rows = new Set((await probeCapabilities()).map(({ name }) => name));
+  for (const name of tiersHere([]).flatMap(({ missing }) => missing)) assert.ok(rows.has(name), name);
 });
