@@ -2,6 +2,7 @@
 import { buildFloor } from '../lib/floor.ts';
 import type { Context, Section, SizeName } from '../lib/section.ts';
 import { amount, kib, table, type Cells } from '../lib/table.ts';
+import { choicesOf, choicesTable } from './choices.ts';
 import { populateChart } from './figure.ts';
 import { CALL_TITLES, FILES, populate, rowsOf, type FileKind, type PopulateRow, type PopulateRun } from './populate.ts';
 
@@ -57,9 +58,9 @@ export const section: Section = {
       PUBLISHED,
     ];
     return {
-      table: [...tables.flatMap((text) => [text, '']), ...notes].join('\n'),
+      table: [...[...tables, choicesTable(rows)].flatMap((text) => [text, '']), ...notes].join('\n'),
       bars: {},
-      data: { mib, rows, missing },
+      data: { mib, rows, missing, choices: choicesOf(rows) },
       charts: [{ file: 'populate.svg', svg: populateChart(mib, rows) }],
     };
   },

@@ -12,6 +12,7 @@ import { BARS, BAR_NAMES } from '../lib/bars.ts';
 import { buildFloor, LOOPBACK, startDestinationProgram } from '../lib/floor.ts';
 import { figureOf } from '../lib/rows.ts';
 import { SECTIONS } from '../lib/sections.ts';
+import { choicesOf, choicesTable } from '../populate/choices.ts';
 import { populate, rowsOf } from '../populate/populate.ts';
 
 const MAIN = join(ROOT, 'bench/main.ts');
@@ -130,4 +131,17 @@ test('a call is set against COPY into the same kind of file, and against nothing
   assert.deepEqual(stock?.overCopy, { copy: 1, write: 0.8 });
   const [patched] = rowsOf([took('copy', 100), took('guestCopy', 60), took('guestWrite', 30)]);
   assert.deepEqual(patched?.overCopy, { copy: 1, guestCopy: 1, guestWrite: 0.5 });
+});
+
+test('the policy’s call is set against what was measured: it wins, is as good, or there is a reason', () => {
+  const took = (call: 'copy' | 'write' | 'writeContinue', ms: number) => ({ call, pieceBytes: 4096, ms });
+  const rows = rowsOf([took('copy', 100), took('write', 80), took('writeContinue', 90)]);
+  const stage2 = choicesOf(rows).find(({ tier, waits }) => tier === 'memfd' && waits === 'stage2-trap');
+  assert.deepEqual([stage2?.chosen, stage2?.winner], ['write', 'write']);
+  const userSpace = choicesOf(rows).find(({ tier, waits }) => tier === 'memfd' && waits === 'user-space');
+  assert.deepEqual([userSpace?.chosen, userSpace?.winner], ['copy', 'writeContinue']);
+  assert.match(choicesTable(rows), /user-space .* write\(\)\+CONTINUE wins by 11 %, but: /);
+  assert.match(choicesTable(rows), /stage2-trap .* it wins by 25 %/);
+  // Nobody is told of a kind of memory that nothing was measured on.
+  assert.doesNotMatch(choicesTable(rows), /guest-memfd/);
 });
