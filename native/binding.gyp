@@ -58,7 +58,7 @@
       # For the tests: the process that faults.
       'target_name': 'pagewake_toucher',
       'type': 'executable',
-      'sources': ['test/fixture/toucher.cc'],
+      'sources': ['test/fixture/machine.cc', 'test/fixture/toucher.cc'],
       'cflags_cc': ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror'],
       'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-O3'],
       'libraries': ['-lpthread'],

@@ -16,7 +16,6 @@ namespace {
 constexpr uint64_t kPages = 16;
 constexpr uint64_t kSize = kPages * kPageBytes;
 constexpr uint8_t kByte = 0x5a;
-
 constexpr uint64_t kReadsPage = kReadsAt / kPageBytes;
 
 // Memory at address 0 of a virtual machine, whose stage-2 faults the bitmap is to stop.

@@ -6,13 +6,13 @@ import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { MemoryFile, Uffd, UnixListener } from '../ts/index.ts';
+import { MemoryFile, Uffd, UnixListener, UserfaultBitmap } from '../ts/index.ts';
 import { HANG_MS, PAGE_BYTES, temporaryFolder } from './support.ts';
 
 const TOUCHER = fileURLToPath(new URL('../build/Release/pagewake_toucher', import.meta.url));
 
 export interface MapOptions {
-  /** `memfd`, `anon`, or the path of a file (on tmpfs). */
+  /** `memfd`, `anon`, `gmem` (guest_memfd with write()), or the path of a file (on tmpfs). */
   readonly kind?: string;
   readonly pages: number;
   /** 1 missing, 4 minor; 0 leaves the memory alone. */
@@ -91,16 +91,7 @@ export class Toucher {
   /** Maps memory there and takes its descriptors here. */
   async map(options: MapOptions): Promise<Mapped> {
     const { kind = 'memfd', pages, mode = 1, features = 0 } = options;
-    const { promise, resolve } = Promise.withResolvers<{ data: Buffer; fds: number[] }>();
-    const listener = UnixListener.listen(this.socket, (connection) => {
-      connection.onData((data, fds) => {
-        connection.close();
-        resolve({ data, fds });
-      });
-    });
-    await this.ask(`map ${kind} ${pages} ${mode} ${features} ${this.socket}`, /^mapped/);
-    const { data, fds } = await promise;
-    listener.close();
+    const { data, fds } = await this.#handedOver(`map ${kind} ${pages} ${mode} ${features} ${this.socket}`, /^mapped/);
     const address = Number(data.toString());
     const [uffdFd, fileFd] = fds;
     if (uffdFd === undefined) throw new Error('no userfaultfd came over');
@@ -111,6 +102,37 @@ export class Toucher {
       file?.close();
     });
     return { address, uffd, file, at: (page) => address + page * PAGE_BYTES };
+  }
+
+  /** Makes a virtual machine over the memory, whose bitmap is all ones, and takes the bitmap here. */
+  async machine(pages: number): Promise<UserfaultBitmap> {
+    const { fds } = await this.#handedOver(`machine ${this.socket}`, /^machine ready/);
+    const [fd] = fds;
+    if (fd === undefined) throw new Error('no bitmap came over');
+    const bitmap = UserfaultBitmap.adopt(fd, pages);
+    this.#test.after(() => bitmap.close());
+    return bitmap;
+  }
+
+  /** What its vCPU comes to that reads the first byte of a page: `read PAGE BYTE` or `exited PAGE`. */
+  async vcpu(page: number): Promise<string> {
+    return await this.ask(`vcpu ${page}`, /^(read|exited|failed) /);
+  }
+
+  async #handedOver(command: string, answer: RegExp): Promise<{ data: Buffer; fds: number[] }> {
+    const { promise, resolve } = Promise.withResolvers<{ data: Buffer; fds: number[] }>();
+    const listener = UnixListener.listen(this.socket, (connection) => {
+      connection.onData((data, fds) => {
+        connection.close();
+        resolve({ data, fds });
+      });
+    });
+    try {
+      await this.ask(command, answer);
+      return await promise;
+    } finally {
+      listener.close();
+    }
   }
 
   async quit(): Promise<void> {
