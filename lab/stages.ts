@@ -64,6 +64,8 @@ export const STAGES: readonly Stage[] = [
             /^userfaultfd on guest_memfd +yes/,
             /^write\(\) to guest_memfd +yes/,
             /^KVM_MEM_USERFAULT +yes/,
+            /^guest-memfd-full +yes +post-copy/,
+            /^memfd-userfault +yes +post-copy/,
           ]),
       },
     ],
