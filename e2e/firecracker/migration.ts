@@ -17,6 +17,8 @@ import type { Image } from './images.ts';
 
 export interface Handover {
   readonly image: Image;
+  /** Default: the main branch's. */
+  readonly handshake?: 'firecracker' | 'secret-free';
   /** Of `testvmm destination`. */
   readonly flags?: readonly string[];
   /** Before the VMM connects to the socket. */
@@ -62,7 +64,8 @@ class Driver extends SnapshotDriver {
 let migrations = 0;
 
 async function begin(t: TestContext, pair: Pair, handover: Handover) {
-  const vmm = await startVmm(t, 'destination', pair.folder, ['--handshake', 'firecracker', ...(handover.flags ?? [])]);
+  const { handshake = 'firecracker', flags = [] } = handover;
+  const vmm = await startVmm(t, 'destination', pair.folder, ['--handshake', handshake, ...flags]);
   const migration = migrate({
     driver: new Driver(handover, vmm),
     source: { address: pair.source.address },
