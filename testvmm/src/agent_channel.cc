@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -18,8 +19,15 @@ constexpr int kBetweenPartsMs = 20;
 } // namespace
 
 AgentChannel::AgentChannel(const std::string &path, const Layout &layout, Manner manner, Hooks hooks)
-    : path_(path), layout_(layout), manner_(manner), hooks_(std::move(hooks)),
-      socket_(manner.byAnother ? connectUnixByAnother(path, "agent's") : connectUnix(path, "agent's")) {}
+    : path_(path), layout_(layout), manner_(manner), hooks_(std::move(hooks)) {
+  // Nobody listens there, or it is another's business: either way what follows is the same.
+  if (manner.form == FirecrackerForm::apfSocket) try {
+      connectUnix(path.substr(0, path.rfind('/') + 1) + "apf.socket", "asynchronous faults'");
+    } catch (const Failure &) {
+    }
+  socket_ = manner.form == FirecrackerForm::byAnother ? connectUnixByAnother(path, "agent's")
+                                                      : connectUnix(path, "agent's");
+}
 
 void AgentChannel::handshake(Handshake text, const std::vector<int> &fds) {
   text_ = std::move(text);
@@ -30,26 +38,58 @@ void AgentChannel::handshake(Handshake text, const std::vector<int> &fds) {
 
 void AgentChannel::sendHandshake(bool live) {
   const std::string json = text_(live);
-  const size_t first = manner_.inParts ? json.size() / 2 : json.size();
-  iovec part{const_cast<char *>(json.data()), first};
+  if (manner_.form == FirecrackerForm::wordJoined) {
+    hooks_.beforeWord();
+    return sendWith(json + secret_free::kWord, fds_);
+  }
+  const bool inParts = manner_.form == FirecrackerForm::inParts;
+  const size_t first = inParts ? json.size() / 2 : json.size();
+  sendWith(json.substr(0, first), fds_);
+  if (inParts) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kBetweenPartsMs));
+    sendWith(json.substr(first), {});
+  }
+  if (!manner_.secretFree || manner_.form == FirecrackerForm::half) return;
+  // An agent that looked at the bitmap already would find it empty.
+  std::this_thread::sleep_for(std::chrono::milliseconds(kBetweenPartsMs));
+  hooks_.beforeWord();
+  sayWord();
+}
+
+void AgentChannel::sayWord() {
+  const std::string word = secret_free::kWord;
+  switch (manner_.form) {
+  case FirecrackerForm::exitless:
+    return sendWith(secret_free::kExitlessWord, std::vector<int>(secret_free::kExitlessDescriptors, fds_.back()));
+  case FirecrackerForm::framed:
+    return sendWith(word + std::string(secret_free::kFrame, sizeof secret_free::kFrame - 1), {});
+  case FirecrackerForm::wordInParts:
+    sendWith(word.substr(0, word.size() / 2), {});
+    std::this_thread::sleep_for(std::chrono::milliseconds(kBetweenPartsMs));
+    return sendWith(word.substr(word.size() / 2), {});
+  default: return sendWith(word, {});
+  }
+}
+
+void AgentChannel::sendWith(const std::string &text, const std::vector<int> &fds) {
+  iovec part{const_cast<char *>(text.data()), text.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(8 * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(fds_.size() * sizeof(int));
-  cmsghdr *const head = CMSG_FIRSTHDR(&message);
-  head->cmsg_level = SOL_SOCKET;
-  head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = CMSG_LEN(fds_.size() * sizeof(int));
-  memcpy(CMSG_DATA(head), fds_.data(), fds_.size() * sizeof(int));
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+    cmsghdr *const head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+    memcpy(CMSG_DATA(head), fds.data(), fds.size() * sizeof(int));
+  }
   const ssize_t sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
   if (sent < 0) failErrno("handing memory to the agent");
-  if (sent != static_cast<ssize_t>(first)) fail("handing memory to the agent: %zd of %zu bytes taken", sent, first);
-  if (first == json.size()) return;
-  std::this_thread::sleep_for(std::chrono::milliseconds(kBetweenPartsMs));
-  const ssize_t rest = send(socket_.get(), json.data() + first, json.size() - first, MSG_NOSIGNAL);
-  if (rest != static_cast<ssize_t>(json.size() - first)) failErrno("handing memory to the agent");
+  if (sent != static_cast<ssize_t>(text.size()))
+    fail("handing memory to the agent: %zd of %zu bytes taken", sent, text.size());
 }
 
 void AgentChannel::run() {
@@ -80,16 +120,16 @@ void AgentChannel::comeBack() {
       const std::lock_guard sending(sendMutex_);
       socket_ = std::move(next);
       sendHandshake(live);
+      const std::lock_guard asking(mutex_);
+      unsent_.clear();
+      for (const auto &[id, fault] : outstanding_) unsent_.push_back(id);
       back = true;
     } catch (const Failure &) {
       continue; // not there yet, or gone again
     }
   }
   events::print(JsonObject().add("event", "handed_over").add("again", true).add("at_ns", monotonicNs()));
-  std::unique_lock lock(mutex_);
-  const auto unanswered = outstanding_;
-  lock.unlock();
-  for (const auto &[id, fault] : unanswered) ask(id, fault);
+  sendRequests();
 }
 
 void AgentChannel::readMessages() {
@@ -100,6 +140,13 @@ void AgentChannel::readMessages() {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
     buffer.append(chunk, static_cast<size_t>(n));
+    // A refusal comes as a line whatever was spoken.
+    if (manner_.secretFree && !buffer.starts_with("{\"type\"")) try {
+        onAnswers(takeAnswers(buffer));
+        continue;
+      } catch (const Failure &failure) {
+        events::failNow(exit_code::memoryGone, "BAD_MESSAGE", failure.what());
+      }
     for (size_t end; (end = buffer.find('\n')) != std::string::npos; buffer.erase(0, end + 1))
       onMessage(buffer.substr(0, end));
   }
@@ -117,7 +164,12 @@ void AgentChannel::onMessage(const std::string &line) {
   if (type == "failed")
     events::failNow(exit_code::memoryGone, message["reason"],
                     "the agent cannot finish the migration: " + message["message"]);
-  if (type != "held" && type != "ready" && type != "done" && type != "resolved") {
+  if (type == "resolved" || type == "all_resolved") try {
+      return onAnswers(answersOf(line));
+    } catch (const Failure &failure) {
+      events::failNow(exit_code::memoryGone, "BAD_MESSAGE", failure.what());
+    }
+  if (type != "held" && type != "ready" && type != "done") {
     events::print(JsonObject().add("event", "bad_message").add("message", "unknown type \"" + type + "\""));
     return;
   }
@@ -128,9 +180,29 @@ void AgentChannel::onMessage(const std::string &line) {
     done_ = true;
     outstanding_.clear(); // every page is there, so every request is answered
   }
-  if (type == "resolved") outstanding_.erase(std::strtoull(message["id"].c_str(), nullptr, 10));
   changed_.notify_all();
-  if (type != "resolved") events::print(JsonObject().add("event", type).add("at_ns", monotonicNs()));
+  events::print(JsonObject().add("event", type).add("at_ns", monotonicNs()));
+}
+
+void AgentChannel::onAnswers(const std::vector<Stage2Answer> &answers) {
+  for (const Stage2Answer &answer : answers)
+    for (uint64_t at = answer.offset; at < answer.offset + answer.len; at += kPageBytes) hooks_.onAnswered(at);
+  const std::lock_guard lock(mutex_);
+  for (const Stage2Answer &answer : answers) {
+    // Unknown where a pause left the request behind.
+    const auto asked = std::find_if(outstanding_.begin(), outstanding_.end(), [&](const auto &one) {
+      const auto &[id, fault] = one;
+      if (answer.id) return id == *answer.id;
+      return fault.vcpu == answer.vcpu && layout_.offset(fault.region, fault.page) == answer.offset;
+    });
+    if (asked == outstanding_.end()) continue;
+    const uint64_t offset = layout_.offset(asked->second.region, asked->second.page);
+    if (offset < answer.offset || offset >= answer.offset + answer.len)
+      events::failNow(exit_code::memoryGone, "BAD_MESSAGE",
+                      text("asked for the page at %lu, the answer is for %lu", offset, answer.offset));
+    outstanding_.erase(asked);
+  }
+  changed_.notify_all();
 }
 
 void AgentChannel::waitReady(uint64_t timeoutMs) {
@@ -141,25 +213,30 @@ void AgentChannel::waitReady(uint64_t timeoutMs) {
   fail("the agent closed the channel before `ready`: it refused the handshake (its log says why)");
 }
 
-void AgentChannel::sendLine(const std::string &line) {
-  const std::lock_guard lock(sendMutex_);
-  const std::string whole = line + "\n";
-  for (size_t at = 0; at < whole.size();) {
-    const ssize_t n = send(socket_.get(), whole.data() + at, whole.size() - at, MSG_NOSIGNAL);
+void AgentChannel::sendAll(const std::string &text) {
+  for (size_t at = 0; at < text.size();) {
+    const ssize_t n = send(socket_.get(), text.data() + at, text.size() - at, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return; // the reader sees the end and says so
     at += static_cast<size_t>(n);
   }
 }
 
-void AgentChannel::ask(uint64_t id, const Stage2Fault &fault) {
-  sendLine(JsonObject()
-               .add("type", "stage2_fault")
-               .add("id", id)
-               .add("vcpu", fault.vcpu)
-               .add("offset", layout_.offset(fault.region, fault.page))
-               .add("flags", fault.write ? 1 : 0)
-               .str());
+/** Who finds another sending leaves its request to whoever is next: what came together goes together. */
+void AgentChannel::sendRequests() {
+  const std::lock_guard sending(sendMutex_);
+  std::vector<Stage2Request> requests;
+  std::unique_lock lock(mutex_);
+  for (const uint64_t id : unsent_)
+    if (const auto found = outstanding_.find(id); found != outstanding_.end()) requests.push_back({id, found->second});
+  unsent_.clear();
+  lock.unlock();
+  for (size_t at = 0; at < requests.size(); at += kMaxBatch) {
+    const auto first = requests.begin() + static_cast<ptrdiff_t>(at);
+    const std::vector<Stage2Request> some(first, first + static_cast<ptrdiff_t>(std::min(kMaxBatch, requests.size() - at)));
+    sendAll(manner_.secretFree ? requestObjects(some, layout_) : requestLine(some, layout_, manner_.withGpa));
+    if (some.size() > 1) batches_++;
+  }
 }
 
 Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<bool> &stopWaiting) {
@@ -167,15 +244,13 @@ Stage2Outcome AgentChannel::resolve(const Stage2Fault &fault, const std::atomic<
   if (done_) return Stage2Outcome::resolved;
   const uint64_t id = nextId_++;
   outstanding_.emplace(id, fault);
+  unsent_.push_back(id);
   lock.unlock();
-  ask(id, fault);
+  sendRequests();
   lock.lock();
   // A pause leaves the request behind: after resuming the guest faults again and asks under a new id.
   while (outstanding_.contains(id) && !stopWaiting) changed_.wait_for(lock, std::chrono::milliseconds(20));
-  if (outstanding_.erase(id) > 0) return Stage2Outcome::paused;
-  lock.unlock();
-  if (hooks_.onResolved) hooks_.onResolved(fault);
-  return Stage2Outcome::resolved;
+  return outstanding_.erase(id) > 0 ? Stage2Outcome::paused : Stage2Outcome::resolved;
 }
 
 std::string AgentChannel::phase() {

@@ -39,7 +39,10 @@ Reply Commands::handle(const std::vector<std::string> &words) {
     const std::string stats = machine()->statsJson();
     const std::lock_guard lock(machineMutex_);
     if (!destination_) return {stats};
-    return {stats.substr(0, stats.size() - 1) + ",\"destination\":" + destination_->statsJson() + "}"};
+    std::string stage2 = destination_->stage2Json(); // as members beside those of the machine
+    stage2.front() = ',';
+    stage2.back() = ',';
+    return {stats.substr(0, stats.size() - 1) + stage2 + "\"destination\":" + destination_->statsJson() + "}"};
   }
   const std::lock_guard lock(operation_);
   if (command == "load") {

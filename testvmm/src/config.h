@@ -12,10 +12,22 @@ enum class MemoryKind : uint64_t { memfd = 0, anon = 1, guestMemfd = 2 };
 const char *nameOf(MemoryKind kind);
 const char *nameOf(Pattern pattern);
 
+/** What becomes of a destination's stage-2 fault on a page that is not there. */
+enum class Stage2 {
+  /** KVM resolves it through the host's mapping, so it reaches the userfaultfd. */
+  trap,
+  /** The userfaultfd is for user mode only: KVM_RUN fails and says no address; the guest's context knows the page. */
+  exit,
+  /** KVM reads a bitmap and says the address; a kernel as `npm run lab` boots it. */
+  userfault,
+};
+
 struct VmConfig {
   std::string name = "testvmm";
   MemoryKind memory = MemoryKind::memfd;
   bool kvm = true;
+  /** The privilege level of the vCPUs. */
+  uint64_t ring = 3;
   /** Host page size: 4096, or 2097152 (hugetlb memfd). The guest's workload always counts 4 KiB pages. */
   uint64_t pageBytes = kPageBytes;
   uint64_t ramBytes = 1ull << 30;

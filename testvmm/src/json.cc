@@ -69,12 +69,28 @@ private:
   std::string value() {
     if (peek() == '"') return string();
     const size_t start = at_;
+    if (text_[at_] == '[') return array();
     while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '}') {
       if (text_[at_] == '{' || text_[at_] == '[')
         fail("a nested value is not expected: %.*s", static_cast<int>(text_.size()), text_.data());
       at_++;
     }
     return std::string(text_.substr(start, at_ - start));
+  }
+  /** To the bracket that ends it, as written. */
+  std::string array() {
+    const size_t start = at_;
+    for (int depth = 0; at_ < text_.size(); at_++) {
+      if (text_[at_] == '[') depth++;
+      if (text_[at_] == '"') skipString();
+      if (at_ < text_.size() && text_[at_] == ']' && --depth == 0) return std::string(text_.substr(start, ++at_ - start));
+    }
+    fail("an array without an end: %.*s", static_cast<int>(text_.size()), text_.data());
+  }
+  /** To its closing quote. */
+  void skipString() {
+    for (at_++; at_ < text_.size() && text_[at_] != '"'; at_++)
+      if (text_[at_] == '\\') at_++;
   }
   std::string string() {
     expect('"');

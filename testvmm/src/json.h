@@ -35,7 +35,7 @@ private:
   std::string body_;
 };
 
-/** The scalar members of one flat object: strings unescaped, everything else as written. Throws Failure on what is not
+/** The members of one flat object: strings unescaped, numbers, words and arrays as written. Throws Failure on what is not
  * JSON. */
 std::map<std::string, std::string> parseFlatObject(std::string_view line);
 

@@ -27,12 +27,24 @@ static_assert(kGetSupportedCpuid == 0xc008ae05 && kSetCpuid2 == 0x4008ae90);
 inline constexpr int kCapGuestMemfd = 234;
 inline constexpr uint32_t kMemGuestMemfd = 1u << 2;
 inline constexpr uint64_t kGuestMemfdMmap = 1, kGuestMemfdInitShared = 2;
+// Of kernels that have the whole design; no mainline one yet.
+inline constexpr uint64_t kGuestMemfdWrite = 1u << 3;
+inline constexpr uint32_t kMemUserfault = 1u << 3;
+inline constexpr uint64_t kMemoryExitUserfault = 1u << 4;
+
+/** What kvm_run holds behind its common part after KVM_EXIT_MEMORY_FAULT. */
+inline constexpr uint32_t kExitMemoryFault = 39;
+struct MemoryFault {
+  uint64_t flags, gpa, size;
+};
 
 struct MemoryRegion2 {
   uint32_t slot, flags;
   uint64_t gpa, size, userAddress, guestMemfdOffset;
   uint32_t guestMemfd, pad1;
-  uint64_t pad2[14];
+  /** With kMemUserfault: the address of the byte of the slot's first page. */
+  uint64_t userfaultBitmap;
+  uint64_t pad2[13];
 };
 static_assert(sizeof(MemoryRegion2) == 160);
 inline constexpr unsigned long kSetUserMemoryRegion2 = _IOW(KVMIO, 0x49, MemoryRegion2);

@@ -22,7 +22,8 @@ Machine::Machine(const VmConfig &config) : config_(config), layout_(layoutOf(con
   fillAtStart();
 }
 
-Machine::Machine(const VmConfig &config, const SavedState &state) : config_(config), layout_(layoutOf(config)) {
+Machine::Machine(const VmConfig &config, const SavedState &state, std::shared_ptr<const UserfaultBitmap> bitmap)
+    : config_(config), layout_(layoutOf(config)), bitmap_(std::move(bitmap)) {
   build(&state);
   restore(state);
 }
@@ -31,7 +32,7 @@ void Machine::build(const SavedState *state) {
   if (config_.kvm) kvm_ = std::make_unique<KvmVm>();
   memory_ = std::make_unique<GuestMemory>(config_, layout_, kvm_ ? kvm_->vm() : -1);
   boot_.writePageTables(layout_);
-  if (kvm_) kvm_->mapMemory(boot_, *memory_, layout_);
+  if (kvm_) kvm_->mapMemory(boot_, *memory_, layout_, bitmap_.get());
   givenBack_.assign(layout_.balloon.pages * layout_.regions, false);
   const uint64_t count = config_.vcpus + (layout_.io.pages > 0 ? 1 : 0);
   WorkerObserver &observer = *this;
@@ -41,7 +42,7 @@ void Machine::build(const SavedState *state) {
     initialiseContext(context, config_, layout_, i);
     if (kvm_ && !io) {
       auto vcpu = std::make_unique<KvmVcpu>(*kvm_, i, context, config_.vcpuRate, observer);
-      if (state == nullptr) writeRegisters(vcpu->fd(), initialRegisters(vcpu->fd(), i));
+      if (state == nullptr) writeRegisters(vcpu->fd(), initialRegisters(vcpu->fd(), i, config_.ring));
       vcpus_.push_back(vcpu.get());
       workers_.push_back(std::move(vcpu));
     } else {
@@ -99,8 +100,8 @@ std::vector<pid_t> Machine::vcpuThreads() const {
   return out;
 }
 
-void Machine::setStage2Resolver(Stage2Resolver *resolver) {
-  for (KvmVcpu *vcpu : vcpus_) vcpu->setResolver(resolver);
+void Machine::setStage2Resolver(Stage2Resolver *resolver, Stage2 how) {
+  for (KvmVcpu *vcpu : vcpus_) vcpu->setResolver(resolver, how);
 }
 
 long long Machine::resume() {
@@ -233,7 +234,7 @@ void Machine::reportWrong(const WrongPage &wrong) const {
 std::string Machine::statsJson() const {
   JsonArray vcpus;
   JsonObject out;
-  uint64_t wrong = 0, stage2 = 0;
+  uint64_t wrong = 0, stage2Exits = 0;
   std::string io = "null";
   for (size_t i = 0; i < workers_.size(); i++) {
     Worker &worker = *workers_[i];
@@ -256,13 +257,13 @@ std::string Machine::statsJson() const {
     else
       io = one.str();
   }
-  for (const KvmVcpu *vcpu : vcpus_) stage2 += vcpu->stage2Faults();
+  for (const KvmVcpu *vcpu : vcpus_) stage2Exits += vcpu->stage2Exits();
   out.add("ok", true)
       .add("state", running_ ? "running" : "paused")
       .add("kvm", config_.kvm)
       .add("filled", filled())
       .add("wrong", wrong);
-  out.add("stage2_faults", stage2).raw("vcpus", vcpus.str()).raw("io", io);
+  out.add("stage2_exits", stage2Exits).raw("vcpus", vcpus.str()).raw("io", io);
   return out.str();
 }
 

@@ -19,8 +19,9 @@ class Machine final : private WorkerObserver {
 public:
   /** A new VM; `balloon area` and `zero fill` are written at once, the rest by the guest. */
   explicit Machine(const VmConfig &config);
-  /** A VM out of a saved state, its RAM empty. `config` is the state's with what this side overrides. */
-  Machine(const VmConfig &config, const SavedState &state);
+  /** A VM out of a saved state, its RAM empty. `config` is the state's with what this side overrides. With a bitmap KVM
+   * lets stage-2 faults exit by it. */
+  Machine(const VmConfig &config, const SavedState &state, std::shared_ptr<const UserfaultBitmap> bitmap);
   Machine(const Machine &) = delete;
 
   const VmConfig &config() const { return config_; }
@@ -28,7 +29,7 @@ public:
   const GuestMemory &memory() const { return *memory_; }
   /** Thread ids of the vCPUs, known before any runs. */
   std::vector<pid_t> vcpuThreads() const;
-  void setStage2Resolver(Stage2Resolver *resolver);
+  void setStage2Resolver(Stage2Resolver *resolver, Stage2 how);
   /** While ranges are trapped, a hole is a page not there yet, not a zero page. */
   void setTrapped(bool trapped) { trapped_ = trapped; }
 
@@ -67,6 +68,7 @@ private:
 
   VmConfig config_;
   Layout layout_;
+  std::shared_ptr<const UserfaultBitmap> bitmap_;
   std::unique_ptr<KvmVm> kvm_;
   std::unique_ptr<GuestMemory> memory_;
   BootSlot boot_;

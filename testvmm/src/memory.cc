@@ -30,8 +30,13 @@ Fd openGuestMemfd(const VmConfig &config, int vm) {
     fail("--memory guest_memfd: this kernel's KVM has none (KVM_CAP_GUEST_MEMFD); use memfd or anon");
   CreateGuestMemfd create{};
   create.size = config.ramBytes;
-  create.flags = kGuestMemfdMmap | kGuestMemfdInitShared;
+  // With WRITE an agent can fill it by write(); a kernel that does not know the flag says EINVAL.
+  create.flags = kGuestMemfdMmap | kGuestMemfdInitShared | kGuestMemfdWrite;
   Fd fd(ioctl(vm, kCreateGuestMemfd, &create));
+  if (!fd && errno == EINVAL) {
+    create.flags = kGuestMemfdMmap | kGuestMemfdInitShared;
+    fd = Fd(ioctl(vm, kCreateGuestMemfd, &create));
+  }
   if (!fd && errno == EINVAL)
     fail("--memory guest_memfd: this kernel's guest_memfd cannot be mapped (flags MMAP | INIT_SHARED: EINVAL; Linux "
          "6.18 or later can)");
@@ -66,6 +71,12 @@ void GuestMemory::giveBack(uint64_t region, uint64_t page) const {
   // EAGAIN: with EVENT_REMOVE the kernel lets the caller retry when the userfaultfd is being changed meanwhile.
   while (madvise(this->page(region, page), kPageBytes, advice) != 0)
     if (errno != EAGAIN && errno != EINTR) failErrno("giving a page back (madvise)");
+}
+
+void GuestMemory::allocate(uint64_t offset) const {
+  // guest_memfd takes no other mode than KEEP_SIZE.
+  while (fallocate(file_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), kPageBytes) != 0)
+    if (errno != EINTR) failErrno("a page of zeros at %lu of the memory file (fallocate)", offset);
 }
 
 DataMap::DataMap(const GuestMemory &memory) {

@@ -24,6 +24,8 @@ public:
   /** Gives pages back: they read as zeros from now on. Blocks until a userfaultfd with EVENT_REMOVE has had the event
    * read. */
   void giveBack(uint64_t region, uint64_t page) const;
+  /** Makes the page at this offset of the memory file a page of zeros if it is absent; one that is there stays. */
+  void allocate(uint64_t offset) const;
 
 private:
   MemoryKind kind_;

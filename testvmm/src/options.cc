@@ -83,6 +83,8 @@ const std::vector<Option> &table() {
       {"--workload", "SIZE", forVm, "RAM that the vCPUs fill, verify and rewrite (default 640M)",
        [](Options &o, auto &v) { o.vm.workloadBytes = size("--workload", v); }},
       {"--vcpus", "N", forVm, "1 (default) to 62", [](Options &o, auto &v) { o.vm.vcpus = number("--vcpus", v); }},
+      {"--ring", "N", forVm, "privilege level of the vCPUs: 3 (default), or 0, as kernels run",
+       [](Options &o, auto &v) { o.vm.ring = oneOf<uint64_t>("--ring", v, {{"0", 0}, {"3", 3}}); }},
       {"--regions", "N", forVm, "RAM in 1 (default) to 8 regions of equal size, with holes between",
        [](Options &o, auto &v) { o.vm.regions = number("--regions", v); }},
       {"--page-size", "BYTES", forVm, "host pages: 4096 (default) or 2097152 (hugetlb memfd)",
@@ -120,13 +122,16 @@ const std::vector<Option> &table() {
          o.registerMinor = oneOf<bool>("--register", v, {{"missing", false}, {"missing,minor", true}});
        }},
       {"--handshake", "KIND", forDestination,
-       "pagewake (default) or firecracker (bare array, one userfaultfd, anonymous memory unless --memory says else)",
+       "pagewake (default), firecracker (bare array, one userfaultfd, anonymous memory unless --memory says else), "
+       "secret-free (of Firecracker's branch: three descriptors, a word, requests as JSON objects)",
        [](Options &o, auto &v) {
          o.handshake = oneOf<Handshake>("--handshake", v,
-                                        {{"pagewake", Handshake::pagewake}, {"firecracker", Handshake::firecracker}});
+                                        {{"pagewake", Handshake::pagewake},
+                                         {"firecracker", Handshake::firecracker},
+                                         {"secret-free", Handshake::secretFree}});
        }},
       {"--form", "FORM", forDestination,
-       "how the firecracker handshake looks or comes, right or wrong (README.md; default both)",
+       "how a Firecracker handshake looks or comes, right or wrong (README.md; default both)",
        [](Options &o, auto &v) {
          o.form = oneOf<FirecrackerForm>("--form", v,
                                          {{"both", FirecrackerForm::both},
@@ -136,9 +141,16 @@ const std::vector<Option> &table() {
                                           {"more-fields", FirecrackerForm::moreFields},
                                           {"newline", FirecrackerForm::newline},
                                           {"in-parts", FirecrackerForm::inParts},
+                                          {"word-in-parts", FirecrackerForm::wordInParts},
+                                          {"word-joined", FirecrackerForm::wordJoined},
+                                          {"apf-socket", FirecrackerForm::apfSocket},
                                           {"by-another", FirecrackerForm::byAnother},
                                           {"no-userfaultfd", FirecrackerForm::noUserfaultfd},
                                           {"two-descriptors", FirecrackerForm::twoDescriptors},
+                                          {"fields-missing", FirecrackerForm::fieldsMissing},
+                                          {"wrong-kind", FirecrackerForm::wrongKind},
+                                          {"exitless", FirecrackerForm::exitless},
+                                          {"framed", FirecrackerForm::framed},
                                           {"half", FirecrackerForm::half}});
        }},
       {"--handover", "HOW", forDestination,
@@ -147,8 +159,15 @@ const std::vector<Option> &table() {
          o.keepHandover = oneOf<bool>("--handover", v, {{"once", false}, {"keep", true}});
        }},
       {"--stage2", "HOW", forDestination,
-       "trap (default): stage-2 faults reach the userfaultfd; exit: KVM exits, asked for on the channel",
-       [](Options &o, auto &v) { o.stage2Exit = oneOf<bool>("--stage2", v, {{"trap", false}, {"exit", true}}); }},
+       "trap (default): stage-2 faults reach the userfaultfd; exit: KVM exits, asked for on the channel; userfault: the "
+       "same by a bitmap that KVM reads (needs the kernel of `npm run lab`)",
+       [](Options &o, auto &v) {
+         o.stage2 = oneOf<Stage2>(
+             "--stage2", v, {{"trap", Stage2::trap}, {"exit", Stage2::exit}, {"userfault", Stage2::userfault}});
+       }},
+      {"--bitmap", nullptr, forDestination,
+       "with --stage2 exit: hand over a bitmap of stage-2 faults, and hold the agent to it",
+       [](Options &o, auto &) { o.bitmap = true; }},
       {"--balloon", "N", forDestination,
        "after resuming give N pages of the balloon area back and require zeros (default 0)",
        [](Options &o, auto &v) { o.balloonPages = number("--balloon", v); }},
@@ -202,6 +221,21 @@ void applyCommon(Options &o) {
   if (o.noKvm) o.vm.kvm = false;
 }
 
+/** The main branch has no word; the secret-free one always has its fields. */
+bool formApplies(Handshake handshake, FirecrackerForm form) {
+  switch (form) {
+  case FirecrackerForm::wordInParts:
+  case FirecrackerForm::wordJoined:
+  case FirecrackerForm::apfSocket:
+  case FirecrackerForm::fieldsMissing:
+  case FirecrackerForm::wrongKind:
+  case FirecrackerForm::exitless:
+  case FirecrackerForm::framed: return handshake == Handshake::secretFree;
+  case FirecrackerForm::noUserfaultfd: return handshake == Handshake::firecracker;
+  default: return true;
+  }
+}
+
 void requireCombination(const Options &o) {
   if (o.role == Role::snapshot && o.out.empty()) usage("snapshot: --out FILE is required");
   if (o.role != Role::snapshot && o.control.empty()) usage("--control PATH is required");
@@ -210,22 +244,35 @@ void requireCombination(const Options &o) {
   if (o.vm.pageBytes != kPageBytes && o.vm.balloonBytes != 0) usage("--balloon-area: only with --page-size 4096");
   if (o.handshake == Handshake::firecracker && o.registerMinor)
     usage("--handshake firecracker registers MISSING only: leave --register out");
-  if (o.handshake == Handshake::firecracker && o.stage2Exit)
+  if (o.handshake == Handshake::firecracker && o.stage2 != Stage2::trap)
     usage("--handshake firecracker has no messages: --stage2 exit cannot work");
-  if (o.handshake == Handshake::firecracker && o.keepHandover)
-    usage("--handshake firecracker hands over once: --handover keep cannot work");
-  if (o.handshake != Handshake::firecracker && o.form != FirecrackerForm::both)
-    usage("--form: only with --handshake firecracker");
-  if (o.stage2Exit && o.noKvm) usage("--stage2 exit: plain threads have no stage-2 faults");
-  if (o.registerMinor && o.memory == MemoryKind::anon)
-    usage("--register missing,minor: anonymous memory has no minor faults");
-  if (o.memory == MemoryKind::guestMemfd && (o.registerMinor || o.stage2Exit || o.balloonPages != 0))
-    usage("--memory guest_memfd cannot be trapped: --register, --stage2 exit and --balloon do not apply");
-  if (o.memory == MemoryKind::guestMemfd && o.handshake == Handshake::firecracker)
-    usage("--memory guest_memfd: the firecracker handshake hands over a userfaultfd, and none can trap it");
+  if (o.handshake == Handshake::secretFree && !(o.registerMinor && hasBitmap(o)))
+    usage("--handshake secret-free registers both modes and has a bitmap: add --register missing,minor and --stage2 "
+          "userfault, or --stage2 exit --bitmap");
+  if (o.handshake != Handshake::pagewake && o.keepHandover)
+    usage("a Firecracker handshake hands over once: --handover keep cannot work");
+  if (o.handshake == Handshake::pagewake && o.form != FirecrackerForm::both)
+    usage("--form: only with --handshake firecracker or secret-free");
+  if (o.form != FirecrackerForm::both && !formApplies(o.handshake, o.form))
+    usage("--form: this one is of the other Firecracker handshake");
+  if (o.bitmap && o.stage2 == Stage2::trap) usage("--bitmap: only with --stage2 exit");
+  if (o.stage2 != Stage2::trap && o.noKvm) usage("--stage2 exit: plain threads have no stage-2 faults");
+  if (o.memory)
+    if (const char *const why = whyNotWith(*o.memory, o)) usage(why);
 }
 
 } // namespace
+
+const char *whyNotWith(MemoryKind memory, const Options &o) {
+  if (o.registerMinor && memory == MemoryKind::anon)
+    return "--register missing,minor: anonymous memory has no minor faults";
+  if (hasBitmap(o) && memory == MemoryKind::anon) return "a bitmap of stage-2 faults needs a memory file";
+  if (memory != MemoryKind::guestMemfd || o.stage2 == Stage2::userfault) return nullptr;
+  if (o.registerMinor || o.stage2 != Stage2::trap || o.balloonPages != 0 || o.handshake != Handshake::pagewake)
+    return "--memory guest_memfd cannot be trapped without --stage2 userfault: --register, --stage2 exit, --balloon and "
+           "a Firecracker handshake do not apply";
+  return nullptr;
+}
 
 std::string helpText() {
   std::string out = kHead;

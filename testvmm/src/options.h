@@ -11,7 +11,7 @@
 namespace testvmm {
 
 enum class Role { source, destination, snapshot };
-enum class Handshake { pagewake, firecracker };
+enum class Handshake { pagewake, firecracker, secretFree };
 
 struct Options {
   Role role = Role::source;
@@ -28,13 +28,20 @@ struct Options {
   FirecrackerForm form = FirecrackerForm::both;
   /** Comes back with the same memory if the agent goes away. */
   bool keepHandover = false;
-  bool stage2Exit = false;
+  Stage2 stage2 = Stage2::trap;
+  /** A bitmap is handed over although KVM does not read it. */
+  bool bitmap = false;
   uint64_t balloonPages = 0;
   uint64_t readyTimeoutMs = 120'000;
   // Snapshot.
   std::string out;
   uint64_t passes = 2;
 };
+
+/** Whether a bitmap of stage-2 faults is handed over. */
+inline bool hasBitmap(const Options &o) { return o.bitmap || o.stage2 == Stage2::userfault; }
+/** Why these do not go with the memory that the VM will have, or nullptr. */
+const char *whyNotWith(MemoryKind memory, const Options &options);
 
 /** A bad command line: exit 2. */
 class UsageError : public std::runtime_error {

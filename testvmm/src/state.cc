@@ -12,7 +12,7 @@ namespace testvmm {
 namespace {
 
 constexpr uint64_t kMagic = 0x31545356'4d565750; // "PWVMVST1"
-constexpr uint64_t kVersion = 2;
+constexpr uint64_t kVersion = 3;
 struct Header {
   uint64_t magic, version, bodyBytes, checksum;
 };
@@ -88,7 +88,7 @@ template <typename Io> void fields(Io &io, SavedState &s) {
   numberField(io, c.kvm);
   numberField(io, c.pattern);
   numberField(io, c.order);
-  for (uint64_t *v : {&c.pageBytes, &c.ramBytes, &c.regions, &c.vcpus, &c.seed, &c.workloadBytes, &c.ioPages, &c.ioRate,
+  for (uint64_t *v : {&c.ring, &c.pageBytes, &c.ramBytes, &c.regions, &c.vcpus, &c.seed, &c.workloadBytes, &c.ioPages, &c.ioRate,
                       &c.vcpuRate, &c.heartbeatMs, &c.zeroFillBytes, &c.balloonBytes})
     io.field(*v);
   numberField(io, s.pausedAtNs);

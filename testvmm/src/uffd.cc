@@ -42,7 +42,7 @@ struct Feature {
 
 uint64_t wantedFeatures(const GuestMemory &memory, const UffdOptions &options) {
   std::vector<Feature> wanted;
-  const bool huge = memory.pageBytes() != kPageBytes, shared = memory.kind() == MemoryKind::memfd;
+  const bool huge = memory.pageBytes() != kPageBytes, shared = memory.kind() != MemoryKind::anon;
   if (options.threadId) wanted.push_back({UFFD_FEATURE_THREAD_ID, "THREAD_ID"});
   if (options.eventRemove) wanted.push_back({UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE"});
   if (huge) wanted.push_back({UFFD_FEATURE_MISSING_HUGETLBFS, "MISSING_HUGETLBFS"});
@@ -63,8 +63,8 @@ uint64_t wantedFeatures(const GuestMemory &memory, const UffdOptions &options) {
 } // namespace
 
 Fd registerMemory(const GuestMemory &memory, const UffdOptions &options) {
-  if (options.minor && memory.kind() != MemoryKind::memfd)
-    fail("--register missing,minor: only memfd memory has minor faults, this is %s", nameOf(memory.kind()));
+  if (options.minor && memory.kind() == MemoryKind::anon)
+    fail("--register missing,minor: anonymous memory has no minor faults");
   Fd fd = openUffd(options.userModeOnly);
   uffdio_api api{};
   api.api = UFFD_API;
@@ -75,8 +75,11 @@ Fd registerMemory(const GuestMemory &memory, const UffdOptions &options) {
     uffdio_register range{};
     range.range = {reinterpret_cast<uintptr_t>(memory.region(i)), memory.regionBytes()};
     range.mode = UFFDIO_REGISTER_MODE_MISSING | (options.minor ? UFFDIO_REGISTER_MODE_MINOR : 0);
-    if (ioctl(fd.get(), UFFDIO_REGISTER, &range) != 0)
-      failErrno("UFFDIO_REGISTER of region %zu (%s)", i, nameOf(memory.kind()));
+    if (ioctl(fd.get(), UFFDIO_REGISTER, &range) == 0) continue;
+    if (memory.kind() == MemoryKind::guestMemfd && errno == EINVAL)
+      fail("--stage2 userfault: this kernel's userfaultfd takes no guest_memfd (UFFDIO_REGISTER: EINVAL); the kernel of "
+           "`npm run lab` does");
+    failErrno("UFFDIO_REGISTER of region %zu (%s)", i, nameOf(memory.kind()));
   }
   return fd;
 }

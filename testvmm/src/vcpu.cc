@@ -75,7 +75,8 @@ void KvmVcpu::handleExit() {
 }
 
 void KvmVcpu::handleError(int error) {
-  if (error == EFAULT && resolver_ != nullptr) return requestStage2();
+  if (error == EFAULT && resolver_ != nullptr)
+    if (const auto fault = stage2Fault()) return resolve(*fault);
   if (error == EFAULT || error == EHWPOISON) {
     events::waitForReason();
     events::failNow(exit_code::memoryGone, "MEMORY_GONE",
@@ -86,11 +87,28 @@ void KvmVcpu::handleError(int error) {
   events::failNow(exit_code::guestFailed, "GUEST", text("%s: KVM_RUN: %s", name().c_str(), strerror(error)));
 }
 
-void KvmVcpu::requestStage2() {
+std::optional<Stage2Fault> KvmVcpu::stage2Fault() {
   volatile GuestContext &c = context();
-  const uint64_t page = c.touchRegion * c.regionPages + c.touchPage;
-  if (c.touchKind == touch::none)
-    events::failNow(exit_code::guestFailed, "GUEST", text("%s: a stage-2 fault outside its RAM", name().c_str()));
+  if (stage2_ == Stage2::exit) {
+    if (c.touchKind == touch::none)
+      events::failNow(exit_code::guestFailed, "GUEST", text("%s: a stage-2 fault outside its RAM", name().c_str()));
+    return Stage2Fault{index_, c.touchRegion, c.touchPage, c.touchKind == touch::write ? 1u : 0u};
+  }
+  // The union of exits begins with `hw`; headers of older kernels have no member for this one.
+  MemoryFault exit{};
+  memcpy(&exit, &run_->hw, sizeof exit);
+  if (run_->exit_reason != kExitMemoryFault || (exit.flags & kMemoryExitUserfault) == 0) return std::nullopt;
+  for (uint64_t region = 0; region < c.regions; region++) {
+    const uint64_t page = (exit.gpa - c.regionBase[region]) / kPageBytes;
+    if (exit.gpa >= c.regionBase[region] && page < c.regionPages)
+      return Stage2Fault{index_, region, page, exit.flags};
+  }
+  return std::nullopt;
+}
+
+void KvmVcpu::resolve(const Stage2Fault &fault) {
+  volatile GuestContext &c = context();
+  const uint64_t page = fault.region * c.regionPages + fault.page;
   samePageFaults_ = page == lastFaultPage_ && c.work == lastFaultWork_ ? samePageFaults_ + 1 : 0;
   lastFaultPage_ = page;
   lastFaultWork_ = c.work;
@@ -98,8 +116,8 @@ void KvmVcpu::requestStage2() {
     events::failNow(
         exit_code::memoryGone, "STAGE2_NOT_RESOLVED",
         text("%s faults on image page %lu again and again though it was answered as resolved", name().c_str(), page));
-  stage2Faults_++;
-  resolver_->resolve({index_, c.touchRegion, c.touchPage, c.touchKind == touch::write}, pauseFlag());
+  stage2Exits_++;
+  resolver_->resolve(fault, pauseFlag());
 }
 
 } // namespace testvmm

@@ -1,15 +1,18 @@
 // A worker that is a vCPU of KVM: KVM_RUN until paused, port I/O to the observer, stage-2 faults that no userfaultfd
 // saw to a resolver.
 #pragma once
+#include <optional>
+
 #include "kvm_vm.h"
 #include "worker.h"
 
 namespace testvmm {
 
-/** A stage-2 fault that only a KVM exit shows: the page that the guest's context names. */
+/** A stage-2 fault that only a KVM exit shows. */
 struct Stage2Fault {
   uint64_t vcpu, region, page;
-  bool write;
+  /** As KVM says them, or without it 1 for a write. */
+  uint64_t flags;
 };
 enum class Stage2Outcome { resolved, paused };
 
@@ -28,15 +31,20 @@ public:
 
   int fd() const { return vcpu_.get(); }
   /** Without one, EFAULT from KVM_RUN means that memory is gone. Set while parked. */
-  void setResolver(Stage2Resolver *resolver) { resolver_ = resolver; }
-  uint64_t stage2Faults() const { return stage2Faults_; }
+  void setResolver(Stage2Resolver *resolver, Stage2 how) {
+    resolver_ = resolver;
+    stage2_ = how;
+  }
+  uint64_t stage2Exits() const { return stage2Exits_; }
 
 private:
   void run() override;
   void onThreadStart() override;
   void handleExit();
   void handleError(int error);
-  void requestStage2();
+  /** The fault behind an EFAULT of KVM_RUN, if there is a resolver for it. */
+  std::optional<Stage2Fault> stage2Fault();
+  void resolve(const Stage2Fault &fault);
   /** A port access is finished by the next KVM_RUN; a vCPU whose state is to be read must not have one pending. */
   void finishPendingIo();
 
@@ -45,7 +53,8 @@ private:
   Mapping runMapping_;
   kvm_run *run_;
   Stage2Resolver *resolver_ = nullptr;
-  std::atomic<uint64_t> stage2Faults_{0};
+  Stage2 stage2_ = Stage2::trap;
+  std::atomic<uint64_t> stage2Exits_{0};
   uint64_t samePageFaults_ = 0, lastFaultPage_ = ~0ull, lastFaultWork_ = 0;
 };
 
