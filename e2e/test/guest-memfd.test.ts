@@ -57,7 +57,8 @@ function everyCall({ summary: { faults, tier, mode }, stats }: Ended): void {
   assert.ok(Number(stats['stage2_exits']) > 0, JSON.stringify(stats));
 }
 
-function byRequest({ summary: { faults }, stats }: Ended): void {
+function byRequest({ summary: { faults, tier }, stats }: Ended): void {
+  assert.equal(tier, 'memfd-userfault');
   assert.ok(Number(stats['stage2_exits']) > 0, JSON.stringify(stats));
   assert.ok(faults.stage2 > 0 && faults.byWrite > 0, JSON.stringify(faults));
 }
@@ -120,7 +121,6 @@ const IN_THE_LAB: readonly Row[] = [
     source: LAB_SMALL,
     destination: ['--memory', 'memfd', '--stage2', 'userfault'],
     also: (ended) => {
-      assert.equal(ended.summary.tier, 'memfd-userfault');
       assert.ok(ended.summary.faults.byCopy > 0, JSON.stringify(ended.summary.faults));
       byRequest(ended);
     },
@@ -192,8 +192,8 @@ test('stage-2 faults that no userfaultfd sees', async (suite) => {
   for (const row of ROWS)
     await suite.test(row.name, { skip: row.skip ?? false }, async (t) => {
       const outcome = row.cut ? await overACut(t, row) : await migrateGuest(t, await (pair ??= startPair(suite)), row);
-      const { faults, pages } = outcome.summary;
-      t.diagnostic(JSON.stringify({ faults, pages, vmm: outcome.stats }));
+      const { tier, faults, pages } = outcome.summary;
+      t.diagnostic(JSON.stringify({ tier, faults, pages, vmm: outcome.stats }));
       assertWhole(outcome, row.cut ? 'some' : 'none');
       row.also?.(outcome);
     });
