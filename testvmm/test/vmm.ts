@@ -182,19 +182,25 @@ export interface Peer {
   readonly path: string;
   /** The handshake, once it has come. */
   readonly handshake: Promise<string>;
+  /** All that has come, the handshake included. */
+  received(): string;
+  /** An object as a line. */
   send(message: object): void;
+  write(text: string): void;
   close(): void;
 }
 
 export async function listenAsAgent(t: TestContext, folder: string): Promise<Peer> {
   const path = join(folder, 'agent.sock');
   let peer: Socket | undefined;
-  let received: (text: string) => void = () => {};
-  const handshake = new Promise<string>((resolve) => (received = resolve));
+  let all = '';
+  let first: (text: string) => void = () => {};
+  const handshake = new Promise<string>((resolve) => (first = resolve));
   const server: Server = createServer((socket) => {
     peer = socket;
     socket.on('error', () => {}); // a VMM that exits resets the connection
-    socket.once('data', (chunk) => received(chunk.toString()));
+    socket.once('data', (chunk) => first(chunk.toString()));
+    socket.on('data', (chunk) => (all += chunk.toString()));
   });
   await new Promise<void>((resolve) => server.listen(path, resolve));
   t.after(() => {
@@ -204,7 +210,9 @@ export async function listenAsAgent(t: TestContext, folder: string): Promise<Pee
   return {
     path,
     handshake,
+    received: () => all,
     send: (message) => void peer?.write(`${JSON.stringify(message)}\n`),
+    write: (text) => void peer?.write(text),
     close: () => void peer?.destroy(),
   };
 }
