@@ -151,6 +151,26 @@ test('who asks when every page is there is answered, however late, until the age
   await vmm.channelClosed();
 });
 
+test('who asks while the last pages come is answered once, whoever was first', UFFD, async (t) => {
+  const rig = await startRig(t);
+  const { dest, vmm } = rig;
+  handOverArray(rig);
+  vmm.send(WORD);
+  const asked: string[] = [];
+  for (let vcpu = 0; vcpu < 16; vcpu++)
+    for (let page = 0; page < PAGES; page += 4) {
+      asked.push(JSON.stringify(answer(page, vcpu)));
+      vmm.send(request(page, vcpu));
+    }
+  const answered: string[] = [];
+  while (answered.length < asked.length) answered.push(JSON.stringify(await vmm.message()));
+  assert.deepEqual(answered.toSorted(), asked.toSorted());
+  await dest.phase('m', MigrationPhase.COMPLETED);
+  vmm.send(request(1, 99));
+  assert.deepEqual(await vmm.message(), answer(1, 99));
+  assert.deepEqual(vmm.unread(), []);
+});
+
 test('nonsense after the end closes the channel, and is nobody’s failure', UFFD, async (t) => {
   const rig = await startRig(t);
   const { dest, vmm } = rig;
