@@ -16,15 +16,29 @@ namespace {
 constexpr int kComeBackMs = 50;
 /** Long enough for the first piece to be read alone, as a rule; either way is right. */
 constexpr int kBetweenPartsMs = 20;
+
+/** Whether somebody listens there or not: what follows is the same. */
+void lookForApfSocket(const std::string &agent) {
+  try {
+    connectUnix(agent.substr(0, agent.rfind('/') + 1) + "apf.socket", "asynchronous faults'");
+  } catch (const Failure &) {
+    return;
+  }
+}
+
+/** Without an answer that is understood a vCPU would wait for ever. */
+std::vector<Stage2Answer> understood(const std::function<std::vector<Stage2Answer>()> &read) {
+  try {
+    return read();
+  } catch (const Failure &failure) {
+    events::failNow(exit_code::memoryGone, "BAD_MESSAGE", failure.what());
+  }
+}
 } // namespace
 
 AgentChannel::AgentChannel(const std::string &path, const Layout &layout, Manner manner, Hooks hooks)
     : path_(path), layout_(layout), manner_(manner), hooks_(std::move(hooks)) {
-  // Nobody listens there, or it is another's business: either way what follows is the same.
-  if (manner.form == FirecrackerForm::apfSocket) try {
-      connectUnix(path.substr(0, path.rfind('/') + 1) + "apf.socket", "asynchronous faults'");
-    } catch (const Failure &) {
-    }
+  if (manner.form == FirecrackerForm::apfSocket) lookForApfSocket(path);
   socket_ = manner.form == FirecrackerForm::byAnother ? connectUnixByAnother(path, "agent's")
                                                       : connectUnix(path, "agent's");
 }
@@ -141,12 +155,10 @@ void AgentChannel::readMessages() {
     if (n <= 0) break;
     buffer.append(chunk, static_cast<size_t>(n));
     // A refusal comes as a line whatever was spoken.
-    if (manner_.secretFree && !buffer.starts_with("{\"type\"")) try {
-        onAnswers(takeAnswers(buffer));
-        continue;
-      } catch (const Failure &failure) {
-        events::failNow(exit_code::memoryGone, "BAD_MESSAGE", failure.what());
-      }
+    if (manner_.secretFree && !buffer.starts_with("{\"type\"")) {
+      onAnswers(understood([&] { return takeAnswers(buffer); }));
+      continue;
+    }
     for (size_t end; (end = buffer.find('\n')) != std::string::npos; buffer.erase(0, end + 1))
       onMessage(buffer.substr(0, end));
   }
@@ -164,11 +176,7 @@ void AgentChannel::onMessage(const std::string &line) {
   if (type == "failed")
     events::failNow(exit_code::memoryGone, message["reason"],
                     "the agent cannot finish the migration: " + message["message"]);
-  if (type == "resolved" || type == "all_resolved") try {
-      return onAnswers(answersOf(line));
-    } catch (const Failure &failure) {
-      events::failNow(exit_code::memoryGone, "BAD_MESSAGE", failure.what());
-    }
+  if (type == "resolved" || type == "all_resolved") return onAnswers(understood([&] { return answersOf(line); }));
   if (type != "held" && type != "ready" && type != "done") {
     events::print(JsonObject().add("event", "bad_message").add("message", "unknown type \"" + type + "\""));
     return;

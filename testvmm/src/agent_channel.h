@@ -1,6 +1,7 @@
 // The VMM's end of the VMM channel (docs/protocol.md): handshake with descriptors, then one JSON object a line both
 // ways.
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <mutex>

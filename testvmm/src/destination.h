@@ -1,6 +1,7 @@
 // The destination role: builds a VM from a state blob with its RAM empty, hands the RAM to the agent, lets the guest go
 // on.
 #pragma once
+#include <atomic>
 #include <memory>
 
 #include "agent_channel.h"
