@@ -1,22 +1,33 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { callForData, callForPrefetch, callForZero, type FaultOrigin, type MemoryTraits } from './policy.ts';
+import {
+  callAfterWrite,
+  callForData,
+  callForPrefetch,
+  callForZero,
+  type FaultOrigin,
+  type MemoryTraits,
+} from './policy.ts';
 
 const memory = (traits: Partial<MemoryTraits>): MemoryTraits => ({
   file: 'shared',
   minor: false,
   huge: false,
   exactWrite: true,
+  writable: true,
+  bitmap: false,
   ...traits,
 });
 
 const MEMFD = memory({});
 const MINOR = memory({ minor: true });
 const ANONYMOUS = memory({ file: 'none' });
-const HUGE = memory({ huge: true });
+const HUGE = memory({ huge: true, writable: false });
 const HUGE_ANONYMOUS = memory({ file: 'none', huge: true });
 const THP = memory({ exactWrite: false });
 const GUEST_MEMFD = memory({ file: 'guest-memfd' });
+const FULL = memory({ file: 'guest-memfd', minor: true, bitmap: true });
+const MAINLINE_GUEST_MEMFD = memory({ file: 'guest-memfd', writable: false });
 
 const ROWS: readonly (readonly [
   name: string,
@@ -66,6 +77,18 @@ const ROWS: readonly (readonly [
     { 'user-space': ['copy', 'zeropage'], 'stage2-trap': ['write', 'zeropage'], 'stage2-exit': ['write', 'write'] },
     'write',
   ],
+  [
+    'a guest_memfd registered for missing and minor faults, with a bitmap',
+    FULL,
+    { 'user-space': ['copy', 'zeropage'], 'stage2-trap': ['copy', 'zeropage'], 'stage2-exit': ['write', 'write'] },
+    'write',
+  ],
+  [
+    'a guest_memfd without write()',
+    MAINLINE_GUEST_MEMFD,
+    { 'user-space': ['copy', 'zeropage'], 'stage2-trap': ['copy', 'zeropage'], 'stage2-exit': ['copy', 'copy'] },
+    'copy',
+  ],
 ];
 
 for (const [name, traits, byOrigin, prefetch] of ROWS) {
@@ -83,7 +106,8 @@ test('prefetch of memory that nothing traps writes into the file, or stores thro
   assert.equal(callForPrefetch(MEMFD, false), 'write');
   // A larger folio does no harm where every page is filled before anybody looks.
   assert.equal(callForPrefetch(THP, false), 'write');
-  assert.equal(callForPrefetch(GUEST_MEMFD, false), 'store');
+  assert.equal(callForPrefetch(GUEST_MEMFD, false), 'write');
+  assert.equal(callForPrefetch(MAINLINE_GUEST_MEMFD, false), 'store');
   assert.equal(callForPrefetch(HUGE, false), 'store');
 });
 
@@ -92,11 +116,18 @@ test('no call that needs a file is chosen without one, and none that hugetlbfs l
     for (const minor of [false, true])
       for (const huge of [false, true])
         for (const exactWrite of [false, true]) {
-          const traits = { file, minor, huge, exactWrite };
+          const traits = memory({ file, minor, huge, exactWrite });
           for (const origin of ['user-space', 'stage2-trap', 'stage2-exit'] as const) {
             const calls = [callForData(origin, traits), callForZero(origin, traits), callForPrefetch(traits, true)];
             if (file === 'none' || !exactWrite) assert(!calls.includes('write'), JSON.stringify(traits));
             if (huge) assert.deepEqual(new Set(calls), new Set(['copy']), JSON.stringify(traits));
           }
         }
+});
+
+test('who sleeps on a page that was written is continued where MINOR is registered; a vCPU that exited is only answered', () => {
+  assert.equal(callAfterWrite('user-space', FULL), 'continue');
+  assert.equal(callAfterWrite('stage2-trap', FULL), 'continue');
+  assert.equal(callAfterWrite('stage2-exit', FULL), 'write');
+  assert.equal(callAfterWrite('user-space', MEMFD), 'write');
 });

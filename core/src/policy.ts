@@ -27,9 +27,22 @@ export interface MemoryTraits {
    * neighbours look present and zero (shmem with huge pages always on).
    */
   readonly exactWrite: boolean;
+  /** The file takes a write(): a guest_memfd does on some kernels alone, a file on hugetlbfs never. */
+  readonly writable: boolean;
+  /** A bitmap came over: vCPUs exit on pages whose bit is set, and no userfaultfd hears of them. */
+  readonly bitmap: boolean;
 }
 
-const canWrite = (memory: MemoryTraits): boolean => memory.file !== 'none' && !memory.huge && memory.exactWrite;
+const canWrite = (memory: MemoryTraits): boolean =>
+  memory.file !== 'none' && memory.writable && !memory.huge && memory.exactWrite;
+
+/**
+ * What lets a waiter of this page go on once a write() has filled the file. Where MINOR is registered a thread that is merely woken comes back with a
+ * second event; a vCPU that exited waits for an answer and nothing else.
+ */
+export function callAfterWrite(origin: FaultOrigin, memory: MemoryTraits): 'continue' | 'write' {
+  return memory.minor && origin !== 'stage2-exit' ? 'continue' : 'write';
+}
 
 /** The call for a missing page whose content is data from the source. */
 export function callForData(origin: FaultOrigin, memory: MemoryTraits): ContentCall {
@@ -54,7 +67,7 @@ export function callForZero(origin: FaultOrigin, memory: MemoryTraits): ContentC
 
 /** The call that installs a run that nobody waits for. */
 export function callForPrefetch(memory: MemoryTraits, trapped: boolean): ContentCall {
-  // Neither a guest_memfd nor a file on hugetlbfs can be written; both can be stored to through a mapping.
-  if (!trapped) return memory.file === 'guest-memfd' || memory.huge ? 'store' : 'write';
+  // What cannot be written can be stored to through a mapping.
+  if (!trapped) return memory.writable && !memory.huge ? 'write' : 'store';
   return canWrite(memory) ? 'write' : 'copy';
 }

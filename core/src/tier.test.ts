@@ -6,6 +6,8 @@ import { chooseTier, type Mode, type Tier, type TierChoice } from './tier.ts';
 
 const layout = new GuestLayout([{ address: 4096, sizeBytes: 4096, offset: 0, fileOffset: 0, pageSizeBytes: 4096 }]);
 
+const WRITABLE = { writable: true };
+
 type Registered = 'nothing' | 'missing' | 'minor' | 'both';
 
 function offer(
@@ -37,6 +39,10 @@ const anonymousIdle = offer(['uffd'], 'nothing');
 const nothing = offer([], 'nothing');
 const guestMemfd = offer(['guest_memfd'], 'nothing');
 const guestMemfdTrapped = offer(['uffd', 'guest_memfd'], 'both');
+const guestMemfdFull = offer(['uffd', 'guest_memfd', 'bitmap'], 'both');
+const secretFree = offer(['uffd', 'guest_memfd', 'bitmap'], 'both', 'firecracker-secret-free');
+const memfdUserfault = offer(['uffd', 'memfd', 'bitmap'], 'missing');
+const memfdBitmap = offer(['memfd', 'bitmap'], 'nothing');
 const guestMemfdIdle = offer(['uffd', 'guest_memfd', 'bitmap'], 'nothing');
 
 type Expected = readonly [tier: Tier, mode: Mode, trapped: boolean] | 'not-trappable' | 'unsupported';
@@ -106,9 +112,45 @@ const ROWS: readonly (readonly [name: string, offer: VmmOffer, byMode: Readonly<
     },
   ],
   [
-    'a guest_memfd that is registered',
+    'a guest_memfd that is registered, with a bitmap and write()',
+    guestMemfdFull,
+    {
+      auto: ['guest-memfd-full', 'post-copy', true],
+      'post-copy': ['guest-memfd-full', 'post-copy', true],
+      eager: ['guest-memfd-full', 'eager', true],
+    },
+  ],
+  [
+    'the same of a secret-free Firecracker',
+    secretFree,
+    {
+      auto: ['guest-memfd-full', 'post-copy', true],
+      'post-copy': ['guest-memfd-full', 'post-copy', true],
+      eager: 'unsupported',
+    },
+  ],
+  [
+    'a guest_memfd that is registered, without a bitmap',
     guestMemfdTrapped,
-    { auto: 'unsupported', 'post-copy': 'unsupported', eager: 'unsupported' },
+    {
+      auto: ['guest-memfd-eager', 'eager', true],
+      'post-copy': 'not-trappable',
+      eager: ['guest-memfd-eager', 'eager', true],
+    },
+  ],
+  [
+    'a memfd registered for missing, with a bitmap',
+    memfdUserfault,
+    {
+      auto: ['memfd-userfault', 'post-copy', true],
+      'post-copy': ['memfd-userfault', 'post-copy', true],
+      eager: ['memfd-userfault', 'eager', true],
+    },
+  ],
+  [
+    'a memfd with a bitmap and no userfaultfd',
+    memfdBitmap,
+    { auto: ['memfd', 'eager', false], 'post-copy': 'not-trappable', eager: ['memfd', 'eager', false] },
   ],
 ];
 
@@ -118,7 +160,7 @@ const summary = (choice: TierChoice): Expected =>
 for (const [name, given, byMode] of ROWS)
   for (const [wanted, expected] of Object.entries(byMode) as ['auto' | Mode, Expected][])
     test(`${name}, ${wanted}: ${typeof expected === 'string' ? expected : expected.join(', ')}`, () => {
-      const choice = chooseTier(given, wanted === 'auto' ? undefined : wanted);
+      const choice = chooseTier(given, wanted === 'auto' ? undefined : wanted, WRITABLE);
       assert.deepEqual(summary(choice), expected);
       const text = choice.kind === 'chosen' ? choice.reason : choice.message;
       assert.notEqual(text, '');
@@ -129,10 +171,23 @@ for (const [name, given, byMode] of ROWS)
     });
 
 test('a guest_memfd that cannot be trapped is refused with everything that a kernel would need', () => {
-  const choice = chooseTier(guestMemfd, 'post-copy');
+  const choice = chooseTier(guestMemfd, 'post-copy', WRITABLE);
   assert(choice.kind === 'not-trappable');
   assert.match(choice.message, /userfaultfd registration of a guest_memfd mapping/);
   assert.match(choice.message, /write\(\) to a guest_memfd/);
   assert.match(choice.message, /KVM userfault exits/);
   assert.match(choice.message, /Eager migration is possible/);
+});
+
+test('a guest_memfd that misses one thing is refused with just that', () => {
+  for (const [given, writable, missing] of [
+    [guestMemfdTrapped, true, ['a bitmap']],
+    [guestMemfdFull, false, ['write() to a guest_memfd']],
+    [guestMemfdIdle, true, ['a userfaultfd that is registered for missing pages']],
+    [secretFree, false, ['write() to a guest_memfd']],
+  ] as const) {
+    const choice = chooseTier(given, given === secretFree ? undefined : 'post-copy', { writable });
+    assert(choice.kind === 'not-trappable');
+    assert.deepEqual(choice.missing, missing);
+  }
 });

@@ -1,6 +1,6 @@
 /** Which way a VM's memory can be filled, and whether its guest may run meanwhile. Decided once a VM, and said aloud. */
 import { DIALECTS } from './dialects/dialect.ts';
-import type { VmmOffer } from './offer.ts';
+import type { DescriptorName, VmmOffer } from './offer.ts';
 
 export type Tier = 'guest-memfd-full' | 'guest-memfd-eager' | 'memfd-userfault' | 'memfd' | 'anonymous';
 export type Mode = 'post-copy' | 'eager';
@@ -19,67 +19,125 @@ export type TierChoice =
   | { readonly kind: 'not-trappable'; readonly message: string; readonly missing: readonly string[] }
   | { readonly kind: 'unsupported'; readonly message: string };
 
+/** What was found out about what came over, beside what the VMM says of it. */
+export interface SeenMemory {
+  /** The memory file takes a write(). */
+  readonly writable: boolean;
+}
+
+const WRITE = 'write() to a guest_memfd';
+const UFFD = 'a userfaultfd that is registered for missing pages';
+const BITMAP = 'a bitmap';
 const GUEST_MEMFD_NEEDS: readonly string[] = [
   'userfaultfd registration of a guest_memfd mapping',
-  'write() to a guest_memfd',
+  WRITE,
   'KVM userfault exits for stage-2 faults',
 ];
 
-/** @param wanted undefined: whatever the memory allows */
-export function chooseTier(offer: VmmOffer, wanted: Mode | undefined): TierChoice {
-  const has = (name: (typeof offer.descriptors)[number]): boolean => offer.descriptors.includes(name);
-  if (!DIALECTS[offer.dialect].guestWaits && wanted === 'eager')
-    return {
-      kind: 'unsupported',
-      message: 'eager was asked for, but a Firecracker VMM does not wait for its memory: only post-copy is possible',
-    };
+/** @param asked undefined: whatever the memory allows */
+export function chooseTier(offer: VmmOffer, asked: Mode | undefined, seen: SeenMemory): TierChoice {
+  const has = (name: DescriptorName): boolean => offer.descriptors.includes(name);
+  const { guestWaits } = DIALECTS[offer.dialect];
+  if (!guestWaits && asked === 'eager')
+    return unsupported(
+      'eager was asked for, but a Firecracker VMM does not wait for its memory: only post-copy is possible',
+    );
   if (offer.minor && !offer.missing)
-    return {
-      kind: 'unsupported',
-      message:
-        'the ranges are registered for minor faults alone: a missing page would go unnoticed; register missing too',
-    };
-  if (has('guest_memfd')) return chooseForGuestMemfd(offer, wanted);
+    return unsupported(
+      'the ranges are registered for minor faults alone: a missing page would go unnoticed; register missing too',
+    );
+  // Whose guest runs from the handshake on has asked for post-copy by that.
+  const wanted = guestWaits ? asked : 'post-copy';
   const trapped = has('uffd') && offer.missing;
-  const tier: Tier = has('memfd') ? 'memfd' : 'anonymous';
-  if (trapped) {
-    const mode = wanted ?? 'post-copy';
-    const reason = wanted ? 'as asked for' : 'missing pages are trapped by userfaultfd';
-    return { kind: 'chosen', tier, mode, reason, trapped };
-  }
-  if (tier === 'anonymous')
+  const given: Given = { wanted, asked, trapped, bitmap: has('bitmap'), writable: seen.writable };
+  if (has('guest_memfd')) return chooseForGuestMemfd(given);
+  return has('memfd') ? chooseForMemfd(given) : chooseForAnonymous(given);
+}
+
+interface Given {
+  readonly wanted: Mode | undefined;
+  /** The same, but for what a dialect leaves no choice in. */
+  readonly asked: Mode | undefined;
+  /** A missing page is noticed by userfaultfd. */
+  readonly trapped: boolean;
+  readonly bitmap: boolean;
+  readonly writable: boolean;
+}
+
+function chooseForGuestMemfd({ wanted, asked, trapped, bitmap, writable }: Given): TierChoice {
+  if (trapped && bitmap && writable)
     return {
-      kind: 'unsupported',
-      message:
-        'neither a memory file nor a userfaultfd registered for missing pages came over: there is no way into the memory',
+      kind: 'chosen',
+      tier: 'guest-memfd-full',
+      mode: wanted ?? 'post-copy',
+      reason: asked
+        ? AS_ASKED
+        : 'missing and minor pages are trapped by userfaultfd, and stage-2 faults exit by the bitmap',
+      trapped,
     };
-  if (wanted === 'post-copy')
-    return notTrappable('no userfaultfd that is registered for missing pages came over', ['a userfaultfd']);
+  // One of them alone: its vCPUs would read zeros (no bitmap), its threads would (no userfaultfd), or nobody could fill a page for a vCPU.
+  const partly = trapped || bitmap;
+  const missing = partly
+    ? [...(trapped ? [] : [UFFD]), ...(bitmap ? [] : [BITMAP]), ...(writable ? [] : [WRITE])]
+    : GUEST_MEMFD_NEEDS;
+  if (wanted === 'post-copy') return notTrappable('this guest_memfd cannot be trapped', missing);
   return {
     kind: 'chosen',
-    tier,
+    tier: 'guest-memfd-eager',
+    mode: 'eager',
+    reason: `this guest_memfd cannot be trapped (missing here: ${missing.join('; ')}), so every page is there before the vCPUs run`,
+    trapped,
+  };
+}
+
+function chooseForMemfd({ wanted, asked, trapped, bitmap }: Given): TierChoice {
+  const mode = wanted ?? 'post-copy';
+  if (trapped && bitmap)
+    return {
+      kind: 'chosen',
+      tier: 'memfd-userfault',
+      mode,
+      reason: asked
+        ? AS_ASKED
+        : 'stage-2 faults exit by the bitmap, and other missing pages are trapped by userfaultfd',
+      trapped,
+    };
+  if (trapped) return { kind: 'chosen', tier: 'memfd', mode, reason: asked ? AS_ASKED : TRAPPED, trapped };
+  // The VMM's own threads, KVM's own accesses, and a vCPU whose page is given back as it faults go by no bitmap: they would read zeros.
+  if (wanted === 'post-copy')
+    return notTrappable(
+      bitmap
+        ? 'a bitmap alone does not trap memory that is not guest_memfd'
+        : 'no userfaultfd that is registered for missing pages came over',
+      [UFFD],
+    );
+  return {
+    kind: 'chosen',
+    tier: 'memfd',
     mode: 'eager',
     reason: 'no userfaultfd came over, so nothing can be trapped',
     trapped,
   };
 }
 
-function chooseForGuestMemfd(offer: VmmOffer, wanted: Mode | undefined): TierChoice {
-  if (offer.missing)
-    return {
-      kind: 'unsupported',
-      message:
-        'a guest_memfd that is registered with a userfaultfd is not supported yet; hand over the guest_memfd alone to have it filled eagerly',
-    };
-  if (wanted === 'post-copy') return notTrappable('this guest_memfd cannot be trapped', GUEST_MEMFD_NEEDS);
+function chooseForAnonymous({ wanted, asked, trapped }: Given): TierChoice {
+  if (!trapped)
+    return unsupported(
+      'neither a memory file nor a userfaultfd registered for missing pages came over: there is no way into the memory',
+    );
   return {
     kind: 'chosen',
-    tier: 'guest-memfd-eager',
-    mode: 'eager',
-    reason: `this guest_memfd cannot be trapped (missing here: ${GUEST_MEMFD_NEEDS.join('; ')}), so every page is there before the vCPUs run`,
-    trapped: false,
+    tier: 'anonymous',
+    mode: wanted ?? 'post-copy',
+    reason: asked ? AS_ASKED : TRAPPED,
+    trapped,
   };
 }
+
+const AS_ASKED = 'as asked for';
+const TRAPPED = 'missing pages are trapped by userfaultfd';
+
+const unsupported = (message: string): TierChoice => ({ kind: 'unsupported', message });
 
 function notTrappable(why: string, missing: readonly string[]): TierChoice {
   return {

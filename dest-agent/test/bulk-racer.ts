@@ -12,7 +12,11 @@ import { BulkPeer, honestRange } from './rig.ts';
 
 export interface RacerStart {
   readonly regions: readonly RegionInput[];
-  readonly descriptors: { readonly uffd: number; readonly files: readonly number[] };
+  readonly descriptors: {
+    readonly uffd: number;
+    readonly files: readonly number[];
+    readonly bitmap: number | undefined;
+  };
   readonly pid: number;
   readonly traits: MemoryTraits;
   readonly ledgerId: number;

@@ -100,6 +100,8 @@ export interface RigOptions extends ToucherOptions {
   readonly vcpus?: readonly number[];
   /** Most pages that a fault brings along. Default: its own alone. */
   readonly windowPages?: number;
+  /** The toucher's bitmap comes over too. */
+  readonly bitmap?: boolean;
 }
 
 export interface Rig {
@@ -118,7 +120,7 @@ export interface Rig {
   faultPeer(): FaultPeer;
   bulkPeer(): BulkPeer;
   /** Copies of the memory's descriptors; the caller closes them. */
-  descriptors(): { readonly uffd: number; readonly files: readonly number[] };
+  descriptors(): { readonly uffd: number; readonly files: readonly number[]; readonly bitmap: number | undefined };
   /** What the bulk lane says to the fault lane, from wherever it runs. */
   deliver(message: LaneToLane): void;
   posted<K extends FromLane['type']>(type: K): Promise<Extract<FromLane, { type: K }>>;
@@ -126,8 +128,8 @@ export interface Rig {
 
 export async function startRig(t: TestContext, options: RigOptions = {}): Promise<Rig> {
   const toucher = await Toucher.start(t, options);
-  const fds = await takeOver(t, toucher, options.memory === 'anonymous' ? ['uffd'] : ['uffd', 'memfd']);
-  const [uffd, file] = fds;
+  const fds = await takeOver(t, toucher, whichOf(options));
+  const [uffd, file, bitmap] = fds;
   if (uffd === undefined) throw new Error('no userfaultfd came over');
   const regions: RegionInput[] = [
     {
@@ -138,7 +140,7 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
       pageSizeBytes: PAGE_BYTES,
     },
   ];
-  const memory = new VmMemory(regions, { uffd, files: file === undefined ? [] : [file], pid: toucher.pid });
+  const memory = new VmMemory(regions, { uffd, files: file === undefined ? [] : [file], bitmap, pid: toucher.pid });
   const ledger = PageLedger.create(toucher.pages);
   t.after(() => {
     memory.close();
@@ -149,6 +151,8 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
     minor: options.minor ?? false,
     huge: false,
     exactWrite: true,
+    writable: true,
+    bitmap: options.bitmap ?? false,
   };
   const posts: FromLane[] = [];
   const post = (message: FromLane): void => void posts.push(message);
@@ -193,12 +197,18 @@ export async function startRig(t: TestContext, options: RigOptions = {}): Promis
     descriptors: () => ({
       uffd: duplicateDescriptor(memory.uffd?.fd ?? -1),
       files: file === undefined ? [] : [duplicateDescriptor(file)],
+      bitmap: bitmap === undefined ? undefined : duplicateDescriptor(bitmap),
     }),
     posted: (type) =>
       until(`the lane says ${type}`, () =>
         posts.find((message): message is Extract<FromLane, { type: typeof type }> => message.type === type),
       ),
   };
+}
+
+function whichOf({ memory, bitmap = false }: RigOptions): readonly ('uffd' | 'memfd' | 'bitmap')[] {
+  if (memory === 'anonymous') return ['uffd'];
+  return bitmap ? ['uffd', 'memfd', 'bitmap'] : ['uffd', 'memfd'];
 }
 
 /** Has the toucher hand its descriptors over, as a VMM does. The caller owns them. */

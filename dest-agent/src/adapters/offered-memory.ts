@@ -1,8 +1,9 @@
 /** What a VMM handed over, looked at before anything is built on it. The descriptors are closed with this object. */
 import { closeSync, fstatSync, readFileSync } from 'node:fs';
 import type { MemoryTraits, Region, VmmOffer } from '@pagewake/core';
-import { duplicateDescriptor, MemoryFile, UFFD_FEATURE } from '@pagewake/native';
+import { duplicateDescriptor, MemoryFile, NativeError, UFFD_FEATURE, UserfaultBitmap } from '@pagewake/native';
 import { ErrorReason, PagewakeError } from '../kit.ts';
+import { bitmapPages, type MemoryDescriptors } from './memory.ts';
 
 const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
 /** What `st_blocks` counts. */
@@ -21,6 +22,7 @@ export class OfferedMemory {
   readonly #uffd: number | undefined;
   /** In the order in which regions name them. */
   readonly #files: readonly number[];
+  readonly #bitmap: number | undefined;
   readonly #uffdFeatures: number;
   readonly traits: MemoryTraits;
   /** What the files held and was thrown away, as the offer allows. */
@@ -36,6 +38,7 @@ export class OfferedMemory {
     this.#all = descriptors;
     this.#uffd = descriptors[offer.descriptors.indexOf('uffd')];
     this.#files = descriptors.filter((_fd, index) => FILES.has(offer.descriptors[index]));
+    this.#bitmap = descriptors[offer.descriptors.indexOf('bitmap')];
     try {
       this.#uffdFeatures = this.#uffd === undefined ? 0 : featuresOf(this.#uffd);
       const guestMemfd = offer.descriptors.includes('guest_memfd');
@@ -45,7 +48,14 @@ export class OfferedMemory {
       this.discardedBytes = this.#files.reduce((sum, fd, file) => sum + this.#checkFile(fd, file, guestMemfd), 0);
       const file = guestMemfd ? 'guest-memfd' : this.#files.length > 0 ? 'shared' : 'none';
       const huge = offer.layout.regions.some((r) => r.pageSizeBytes === HUGE_PAGE_BYTES);
-      this.traits = { file, huge, minor: offer.minor, exactWrite: this.#writeIsExact() };
+      if (this.#bitmap !== undefined) checkBitmap(this.#bitmap, offer.layout.regions);
+      this.traits = {
+        ...{ file, huge, minor: offer.minor },
+        // A guest_memfd has pages of its own kind: what shmem's are set to is nothing to it.
+        exactWrite: guestMemfd || this.#writeIsExact(),
+        writable: this.#files.every((fd) => isWritable(fd)),
+        bitmap: this.#bitmap !== undefined,
+      };
     } catch (error) {
       this.close();
       throw error;
@@ -63,10 +73,11 @@ export class OfferedMemory {
   }
 
   /** Copies of the descriptors for one lane, which closes them. */
-  duplicate(): { readonly uffd: number | undefined; readonly files: readonly number[] } {
+  duplicate(): Pick<MemoryDescriptors, 'uffd' | 'files' | 'bitmap'> {
     return {
       uffd: this.#uffd === undefined ? undefined : duplicateDescriptor(this.#uffd),
       files: this.#files.map((fd) => duplicateDescriptor(fd)),
+      bitmap: this.#bitmap === undefined ? undefined : duplicateDescriptor(this.#bitmap),
     };
   }
 
@@ -138,6 +149,32 @@ export class OfferedMemory {
     } finally {
       file.close();
     }
+  }
+}
+
+/** Whether every memory file that came over takes a write(). */
+export function filesAreWritable(offer: VmmOffer, descriptors: readonly number[]): boolean {
+  return descriptors.every((fd, index) => !FILES.has(offer.descriptors[index]) || isWritable(fd));
+}
+
+function isWritable(fd: number): boolean {
+  const file = MemoryFile.adopt(duplicateDescriptor(fd));
+  try {
+    return file.writable();
+  } finally {
+    file.close();
+  }
+}
+
+/** Maps it once, as every lane will: what is wrong with it is said before anything is built on it. */
+function checkBitmap(fd: number, regions: readonly Region[]): void {
+  const own = duplicateDescriptor(fd);
+  try {
+    UserfaultBitmap.adopt(own, bitmapPages(regions)).close();
+  } catch (error) {
+    closeSync(own);
+    if (error instanceof NativeError) throw bad(`the bitmap cannot be used: ${error.message}`);
+    throw error;
   }
 }
 

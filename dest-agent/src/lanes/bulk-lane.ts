@@ -67,7 +67,7 @@ export class BulkLane {
 
   constructor(options: BulkLaneOptions) {
     this.#o = options;
-    this.#installer = new PageInstaller(options.memory, options.ledger);
+    this.#installer = new PageInstaller(options.memory, options.ledger, options.traits.minor);
     const spans = options.memory.layout.regions.map((r) => ({
       first: r.firstLedgerPage,
       end: r.firstLedgerPage + r.pageCount,

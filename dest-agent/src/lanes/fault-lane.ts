@@ -15,7 +15,7 @@ import { LoopSpin, monotonicMs, type PageLedger } from '../adapters/ledger.ts';
 import type { VmMemory } from '../adapters/memory.ts';
 import type { FaultRequests, FaultsReply } from '../adapters/page-source.ts';
 import { AMONG_SEVERAL_US, ErrorReason, SEVERAL_FAULTS } from '../kit.ts';
-import { COUNTER_OF_CALL, type Counters, type FaultCounter, type FaultHint } from './counters.ts';
+import type { Counters, FaultCounter, FaultHint } from './counters.ts';
 import { FaultIntake, type FaultEvent } from './fault-intake.ts';
 import type { FaultTracer, TracedInstall } from './fault-trace.ts';
 import { PageInstaller } from './installer.ts';
@@ -24,6 +24,7 @@ import type { FaultTuning, FromLane, Stage2Request, TraceIds } from './messages.
 import { Neighbours } from './neighbours.ts';
 import { PendingFaults, type PendingFault, type Waiter } from './pending.ts';
 import { RequestBatch } from './request-batch.ts';
+import { Resolutions } from './resolutions.ts';
 import { RetryQueue } from './retry-queue.ts';
 import { StallClock } from './stalls.ts';
 
@@ -60,10 +61,12 @@ export class FaultLane {
   #stream: FaultRequests | undefined;
   #held: 'no' | 'guest-waits' | 'guest-runs' = 'no';
   #whole = false;
+  readonly #resolutions: Resolutions;
 
   constructor(options: FaultLaneOptions) {
     this.#o = options;
-    this.#installer = new PageInstaller(options.memory, options.ledger);
+    this.#installer = new PageInstaller(options.memory, options.ledger, options.traits.minor);
+    this.#resolutions = new Resolutions(options);
     this.#scratch = new Uint32Array(options.memory.layout.pageCount);
     this.#retries = new RetryQueue(
       () => this.drain(),
@@ -72,7 +75,7 @@ export class FaultLane {
     this.#local = new LocalResolver({
       ...options,
       retries: this.#retries,
-      resolved: (call, place, waiters) => this.#resolved(call, place, waiters),
+      resolved: (call, place, waiters) => this.#resolutions.note(call, place, waiters),
       missing: (place, waiter) => this.#resolve(place, waiter, undefined),
       vmmExited: () => options.post({ type: 'vmm-exited' }),
       alarm: (message) => this.#alarm(message),
@@ -280,14 +283,15 @@ export class FaultLane {
   #install(pending: PendingFault, call: ContentCall, bytes: Uint8Array, traced: TracedInstall | undefined): void {
     // Settled by other means while this waited for a retry.
     if (this.#pending.byId(pending.faultId) !== pending) return;
-    const result = this.#installer.installPage(call, pending, bytes);
+    const trapped = pending.waiters.some(({ origin }) => origin !== 'stage2-exit');
+    const result = this.#installer.installPage(call, pending, bytes, trapped);
     switch (result.kind) {
       case 'installed': {
         const installedAtMs = monotonicMs();
         this.#pending.settle(pending);
         this.#o.counters.add('pagesInstalled', result.pages);
         for (const waiter of pending.waiters) this.#stalls.record(waiter, installedAtMs);
-        this.#resolved(call, pending, pending.waiters);
+        this.#resolutions.note(call, pending, pending.waiters);
         traced?.(installedAtMs);
         this.checkWhole();
         return;
@@ -354,7 +358,7 @@ export class FaultLane {
       const waiters = this.#pending.takeOnBulk(ledgerPage);
       const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
       for (const waiter of waiters) this.#stalls.record(waiter, atMs);
-      if (place) this.#resolved(call, place, waiters);
+      if (place) this.#resolutions.note(call, place, waiters);
     }
   }
 
@@ -379,13 +383,6 @@ export class FaultLane {
 
   writeStalls(): void {
     this.#stalls.writeTo(this.#o.counters);
-  }
-
-  #resolved(call: InstallCall, place: PagePlace, waiters: readonly Waiter[]): void {
-    this.#o.counters.add(COUNTER_OF_CALL[call], waiters.length);
-    const ledgerPage = place.region.firstLedgerPage + place.page;
-    const pages = waiters.flatMap(({ stage2Id: id }) => (id === undefined ? [] : { id, ledgerPage }));
-    if (pages.length > 0) this.#o.post({ type: 'stage2-resolved', pages });
   }
 
   #alarm(message: string): void {

@@ -34,30 +34,34 @@ export const NO_BYTES = new Uint8Array(0);
 export class PageInstaller {
   readonly #memory: VmMemory;
   readonly #ledger: PageLedger;
+  readonly #minor: boolean;
   #scratch = new Uint32Array(1024);
 
   /**
    * A check of the ledger, the call and the ledger's transition happen under the ledger's lock: between them nothing may be noted as given back. The
    * kernel lets a remover go on as soon as its event is read (and a VMM as soon as its message is answered), so an install that had looked
    * before and wrote after would bring removed content back.
+   * @param minor the ranges are registered for minor faults too
    */
-  constructor(memory: VmMemory, ledger: PageLedger) {
+  constructor(memory: VmMemory, ledger: PageLedger, minor = false) {
     this.#memory = memory;
     this.#ledger = ledger;
+    this.#minor = minor;
   }
 
   /**
    * Installs a run whose pages this lane has requested. Pages that are not requested any more (the guest gave them back) are passed
    * over.
    * @param bytes the decoded content, `offset` bytes in; ignored by zeropage
+   * @param trapped false: whoever waits asked by message, and no thread sleeps in the kernel that this lane knows of
    */
-  install(call: ContentCall, run: PlacedRun, bytes: Uint8Array, offset: number): InstallResult {
+  install(call: ContentCall, run: PlacedRun, bytes: Uint8Array, offset: number, trapped = true): InstallResult {
     const woken: number[] = [];
     let installed = 0;
     let done = 0;
     while (done < run.pageCount) {
       const rest = slice(run, done, run.pageCount - done);
-      const step = this.#step(call, rest, bytes, offset + done * run.region.pageSizeBytes, woken);
+      const step = this.#step(call, rest, bytes, offset + done * run.region.pageSizeBytes, trapped, woken);
       done += step.pages;
       if (!step.passedOver) installed += step.pages;
       switch (step.stop) {
@@ -76,33 +80,47 @@ export class PageInstaller {
   }
 
   /** One page that a fault of this lane waits for, which knows its waiters: `waiters` may be empty although somebody was woken. */
-  installPage(call: ContentCall, place: PagePlace, bytes: Uint8Array): InstallResult {
+  installPage(call: ContentCall, place: PagePlace, bytes: Uint8Array, trapped: boolean): InstallResult {
     if (call === 'copy') {
       const outcome = this.#memory.copyRequested(place, bytes, this.#ledger);
       if (outcome.kind === 'done') return outcome.bytes > 0 ? INSTALLED : PASSED_OVER;
     }
     // What else the kernel may say is not of the hot path, and said again.
-    return this.install(call, { region: place.region, firstPage: place.page, pageCount: 1 }, bytes, 0);
+    return this.install(call, { region: place.region, firstPage: place.page, pageCount: 1 }, bytes, 0, trapped);
   }
 
   /** One call of the kernel over the longest prefix that is still requested. */
-  #step(call: ContentCall, rest: PlacedRun, bytes: Uint8Array, offset: number, woken: number[]): Step {
+  #step(
+    call: ContentCall,
+    rest: PlacedRun,
+    bytes: Uint8Array,
+    offset: number,
+    trapped: boolean,
+    woken: number[],
+  ): Step {
     this.#ledger.lockShared();
     try {
-      return this.#stepUnderLock(call, rest, bytes, offset, woken);
+      return this.#stepUnderLock(call, rest, bytes, offset, trapped, woken);
     } finally {
       this.#ledger.unlockShared();
     }
   }
 
-  #stepUnderLock(call: ContentCall, rest: PlacedRun, bytes: Uint8Array, offset: number, woken: number[]): Step {
+  #stepUnderLock(
+    call: ContentCall,
+    rest: PlacedRun,
+    bytes: Uint8Array,
+    offset: number,
+    trapped: boolean,
+    woken: number[],
+  ): Step {
     const wanted = this.#requestedPrefix(rest);
     // Passed over: the guest gave the page back while its content was on the way.
     if (wanted === 0) return { pages: 1, passedOver: true, stop: undefined };
     const run = slice(rest, 0, wanted);
     const outcome = this.#call(call, run, bytes, offset);
     const pages = Math.floor(outcome.bytes / run.region.pageSizeBytes);
-    if (pages > 0) this.#commit(call, slice(run, 0, pages), woken);
+    if (pages > 0) this.#commit(call, slice(run, 0, pages), trapped, woken);
     switch (outcome.kind) {
       case 'done':
         return { pages, stop: undefined };
@@ -143,16 +161,23 @@ export class PageInstaller {
     }
   }
 
-  /** The kernel has them: now the ledger may say so. Who noted itself as waiting before this is woken after it. */
-  #commit(call: ContentCall, run: PlacedRun, woken: number[]): void {
+  /** The kernel has them: now the bitmap and then the ledger may say so. Who noted itself as waiting before this is woken after it. */
+  #commit(call: ContentCall, run: PlacedRun, trapped: boolean, woken: number[]): void {
     if (this.#scratch.length < run.pageCount) this.#scratch = new Uint32Array(run.pageCount);
+    this.#memory.clearBits(run);
     const waiters = this.#ledger.installed(run.region.firstLedgerPage + run.firstPage, run.pageCount, this.#scratch);
     for (let i = 0; i < waiters; i++) {
       const ledgerPage = this.#scratch[i] ?? 0;
       woken.push(ledgerPage);
       // COPY and ZEROPAGE have woken already; write() into the file wakes nobody.
-      if (call === 'write') this.#memory.wake(slice(run, ledgerPage - run.region.firstLedgerPage - run.firstPage, 1));
+      if (call === 'write' && trapped)
+        this.#wake(slice(run, ledgerPage - run.region.firstLedgerPage - run.firstPage, 1));
     }
+  }
+
+  /** Lets who sleeps on a page that is in the file go on. Merely woken it would come back with a second event where MINOR is registered. */
+  #wake(page: PlacedRun): void {
+    if (!this.#minor || this.#memory.continue(page).kind !== 'done') this.#memory.wake(page);
   }
 
   /**
@@ -169,8 +194,8 @@ export class PageInstaller {
     woken: number[],
   ): Step {
     if (this.#memory.isInDoubt(page.region.firstLedgerPage + page.firstPage)) {
-      this.#commit(call, page, woken);
-      this.#memory.wake(page);
+      this.#commit('copy', page, true, woken);
+      this.#wake(page);
       return { pages: before + 1, stop: undefined };
     }
     const size = sizeOf(page);
@@ -182,8 +207,8 @@ export class PageInstaller {
       const message = `${describe(page)} was in the VM's memory before it was installed, with other content`;
       return { pages: before, stop: 'alarm', message };
     }
-    this.#commit(call, page, woken);
-    this.#memory.wake(page);
+    this.#commit('copy', page, true, woken);
+    this.#wake(page);
     return { pages: before + 1, stop: undefined };
   }
 }

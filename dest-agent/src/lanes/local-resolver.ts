@@ -33,18 +33,25 @@ export class LocalResolver {
   /** The content is in the cache, only the page table lacks it. */
   minor(place: PagePlace, waiter: Waiter): void {
     const run = runOf(place);
+    // In the file, and not by us, or not yet by our word: what is there may be a zero that nobody meant. The ledger decides.
+    if (this.#o.ledger.state(place.region.firstLedgerPage + place.page) !== PAGE.present) {
+      this.#o.missing(place, waiter);
+      return;
+    }
     const outcome = this.#o.memory.continue(run);
     switch (outcome.kind) {
       case 'present':
         // EEXIST does not wake: whoever else set the entry may have done it before this thread slept.
+        this.#o.memory.clearBits(run);
         this.#o.memory.wake(run);
         this.#o.resolved('continue', place, [waiter]);
         return;
       case 'done':
+        this.#o.memory.clearBits(run);
         this.#o.resolved('continue', place, [waiter]);
         return;
       case 'absent':
-        // Gone from the cache since the event was queued: given back, or thrown away.
+        // Gone from the cache since the event was queued: given back, or thrown away. Its bit stays as it is.
         this.#o.missing(place, waiter);
         return;
       default:
@@ -58,25 +65,43 @@ export class LocalResolver {
    */
   present(place: PagePlace, waiter: Waiter): void {
     const run = runOf(place);
-    if (waiter.origin === 'stage2-exit' || this.#o.traits.huge) {
-      this.#o.memory.wake(run);
-      this.#o.resolved('wake', place, [waiter]);
+    const { memory, traits } = this.#o;
+    const asked = waiter.origin === 'stage2-exit';
+    // Only a guest_memfd's write() leaves a page alone that is there. Who asked about another comes back by the userfaultfd where it is not.
+    if (traits.huge || (asked && !(traits.file === 'guest-memfd' && traits.writable))) {
+      this.#goOn(place, waiter);
       return;
     }
-    const outcome = this.#o.memory.zeropage(run);
+    const outcome = asked ? memory.write(run, this.zeroPage(run.region.pageSizeBytes), 0) : memory.zeropage(run);
     switch (outcome.kind) {
       case 'present':
-        this.#o.memory.wake(run);
-        this.#o.resolved('wake', place, [waiter]);
+        this.#goOn(place, waiter);
         return;
       case 'done':
+        memory.clearBits(run);
         if (!this.#o.removeEvents)
           this.#o.alarm(`${describe(run)} was discarded by the VMM without a REMOVE event; it reads as zeros`);
-        this.#o.resolved('zeropage', place, [waiter]);
+        this.#o.resolved(asked ? 'write' : 'zeropage', place, [waiter]);
         return;
       default:
-        this.#postpone('UFFDIO_ZEROPAGE', run, outcome, () => this.present(place, waiter));
+        this.#postpone(asked ? 'write() of zeros' : 'UFFDIO_ZEROPAGE', run, outcome, () => this.present(place, waiter));
     }
+  }
+
+  /** The page is there: its bit is clear before anybody hears of it. */
+  #goOn(place: PagePlace, waiter: Waiter): void {
+    const run = runOf(place);
+    this.#o.memory.clearBits(run);
+    this.#o.resolved(this.#wake(run, [waiter]), place, [waiter]);
+  }
+
+  /** Lets who sleeps on a page that is there go on: where MINOR is registered a thread that is merely woken comes back with a second event. */
+  #wake(run: PlacedRun, waiters: readonly Waiter[]): 'continue' | 'wake' {
+    const { memory, traits } = this.#o;
+    const trapped = waiters.some(({ origin }) => origin !== 'stage2-exit');
+    if (trapped && traits.minor && memory.continue(run).kind === 'done') return 'continue';
+    memory.wake(run);
+    return 'wake';
   }
 
   /** Known to be zero, or given back by the guest. */
@@ -94,8 +119,9 @@ export class LocalResolver {
     switch (outcome.kind) {
       case 'done':
       case 'present':
+        memory.clearBits(run);
         ledger.resolved(place.region.firstLedgerPage + place.page);
-        if (outcome.kind === 'present' || call === 'write') memory.wake(run);
+        if (outcome.kind === 'present' || call === 'write') this.#wake(run, waiters);
         this.#o.resolved(call, place, waiters);
         return;
       default:

@@ -49,6 +49,8 @@ export interface AttachedMemory {
   readonly removeEvents: boolean;
   readonly uffd: number | undefined;
   readonly files: readonly number[];
+  /** Of stage-2 faults: one bit a page of the memory file. */
+  readonly bitmap: number | undefined;
   /** The VMM's process where the agent can see it: anonymous memory is read back through it. */
   readonly pid: number | undefined;
   readonly ledgerId: number;

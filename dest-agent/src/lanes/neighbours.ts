@@ -54,7 +54,7 @@ export class Neighbours {
 
   constructor(options: NeighboursOptions) {
     this.#o = options;
-    this.#installer = new PageInstaller(options.memory, options.ledger);
+    this.#installer = new PageInstaller(options.memory, options.ledger, options.traits.minor);
     // A page of 2 MiB has its neighbours in it.
     this.#window = new FaultWindow(options.traits.huge ? 1 : options.windowPages);
     this.#scratch = new Uint32Array(Math.max(1, options.windowPages));

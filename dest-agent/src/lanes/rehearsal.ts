@@ -51,7 +51,7 @@ function oneRound(windowPages: number): Rehearsed {
   const source = new RehearsalSource(PAGE_BYTES, PAGES);
   const lane = new FaultLane({
     ...{ memory, ledger, counters, tuning: { spinUs: 0, windowPages }, hint: new FaultHint(), vcpuThreads: new Set() },
-    traits: { file: 'shared', minor: false, huge: false, exactWrite: true },
+    traits: { file: 'shared', minor: false, huge: false, exactWrite: true, writable: true, bitmap: false },
     removeEvents: false,
     tracer: new FaultTracer(0, NOBODY, () => undefined),
     post: () => undefined,

@@ -12,8 +12,9 @@ export interface Unregistered {
   readonly refused: string | undefined;
 }
 
-/** Gives the ranges back to the kernel, which wakes everybody who waits there. */
+/** Gives the ranges back to the kernel, which wakes everybody who waits there; vCPUs exit no more, first. Only once every page is there or known to be zero. */
 export function unregisterAll(memory: VmMemory): Unregistered {
+  memory.clearAllBits();
   // Memory that nothing traps was never registered.
   if (!memory.uffd) return { exited: false, refused: undefined };
   for (const region of memory.layout.regions) {

@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { chooseTier, orderByName, RegionNameError, type GuestLayout, type Mode, type TierChoice } from '@pagewake/core';
 import type { PageLedger } from '../adapters/ledger.ts';
 import { VmMemory } from '../adapters/memory.ts';
-import { OfferedMemory } from '../adapters/offered-memory.ts';
+import { filesAreWritable, OfferedMemory } from '../adapters/offered-memory.ts';
 import { ErrorReason, PagewakeError } from '../kit.ts';
 import type { AttachedMemory } from '../lanes/messages.ts';
 import { poisonAbsent, unregisterAll, type Poisoned, type Unregistered } from '../lanes/teardown.ts';
@@ -73,7 +73,7 @@ export class AdmittedVm {
   }
 
   /** What the lanes need, but for descriptors: each lane gets copies of its own. */
-  get attachment(): Omit<AttachedMemory, 'uffd' | 'files'> {
+  get attachment(): Omit<AttachedMemory, 'uffd' | 'files' | 'bitmap'> {
     return {
       regions: this.layout.regions.map(({ address, sizeBytes, offset, pageSizeBytes, file, fileOffset }) => ({
         address,
@@ -169,7 +169,7 @@ function inOurOrder(received: ReceivedOffer, names: readonly string[]): Received
   }
 }
 
-function choose({ offer }: ReceivedOffer, { vmId, wantedMode, continuity }: Wanted): Choice {
+function choose({ offer, descriptors }: ReceivedOffer, { vmId, wantedMode, continuity }: Wanted): Choice {
   if (offer.content === 'live' && !continuity.goesOn)
     throw new PagewakeError(
       ErrorReason.BAD_HANDSHAKE,
@@ -177,7 +177,7 @@ function choose({ offer }: ReceivedOffer, { vmId, wantedMode, continuity }: Want
     );
   if (offer.vmId !== undefined && offer.vmId !== vmId)
     throw new PagewakeError(ErrorReason.BAD_HANDSHAKE, `the VMM says it is ${offer.vmId}; this socket is for ${vmId}`);
-  const choice = chooseTier(offer, wantedMode);
+  const choice = chooseTier(offer, wantedMode, { writable: filesAreWritable(offer, descriptors) });
   if (choice.kind === 'not-trappable')
     throw new PagewakeError(ErrorReason.NOT_TRAPPABLE, choice.message, { missing: choice.missing.join('; ') });
   if (choice.kind === 'unsupported') throw new PagewakeError(ErrorReason.MISSING_CAPABILITY, choice.message);

@@ -31,14 +31,11 @@ export interface LanesOptions {
   onCrash(error: Error): void;
 }
 
-export interface LaneDescriptors {
-  readonly uffd: number | undefined;
-  readonly files: readonly number[];
-}
+export type LaneDescriptors = Pick<AttachedMemory, 'uffd' | 'files' | 'bitmap'>;
 
 /** What both lanes get; descriptors are copied for each. */
 export interface LaneWork {
-  readonly memory: Omit<AttachedMemory, 'uffd' | 'files'>;
+  readonly memory: Omit<AttachedMemory, keyof LaneDescriptors>;
   readonly source: SourceOpened;
   readonly guestRuns: boolean;
   readonly vcpuThreads: readonly number[];
