@@ -76,6 +76,7 @@ test(
     vmm.send(WORD);
     vmm.send(request(5, 1, 9));
     assert.deepEqual(await vmm.message(), answer(5, 1, 9));
+    assert.deepEqual([await vmm.bit(5), await vmm.bit(7)], [false, true]);
     assert.deepEqual(await vmm.touch(0, 5), seen(content(5)));
     assert.deepEqual(await vmm.touch(1, 6), seen(content(6)));
     // A fault message of a page that is there already.
@@ -83,6 +84,7 @@ test(
     assert.deepEqual(await vmm.message(), answer(6));
     const { faults } = await completes(rig);
     assert.equal(faults?.stage2, 2n);
+    assert.equal(await vmm.bit(63), false);
     assert.deepEqual(vmm.unread(), []);
   },
 );

@@ -20,7 +20,10 @@ async function startRig(t: TestContext, script: Partial<SourceScript> = {}) {
   await dest.start(source.address);
   await dest.client.pause({ migrationId: 'm' });
   const vmm = await startVmm(t, { pages: PAGES });
-  handOver(vmm, socketOf(dest), { more: { regions: [{ ...regionOf(vmm), gpa_start: GPA }] } });
+  handOver(vmm, socketOf(dest), {
+    fds: ['uffd', 'memfd', 'bitmap'],
+    more: { regions: [{ ...regionOf(vmm), gpa_start: GPA }] },
+  });
   return { source, dest, vmm };
 }
 
@@ -68,6 +71,7 @@ test(
       answered.toSorted((a, b) => a.id - b.id),
       asked.map((page) => resolved(page, page)),
     );
+    for (const page of [0, PAGES - 2]) assert.deepEqual([await vmm.bit(page), await vmm.bit(page + 1)], [false, true]);
     // It has shown that it understands that.
     ask(vmm, 100, { offset: 2 * PAGE_BYTES });
     assert.deepEqual(await vmm.message(), { type: 'all_resolved', pages: [resolved(100, 2)] });
