@@ -117,3 +117,26 @@ test(
     assert.deepEqual(uffd.continue(memory.at(4), PAGE_BYTES), DONE, 'the page table has it not yet');
   },
 );
+
+test(
+  'memfd: with the bitmap alone an absent page whose bit is clear is a zero: hence the userfaultfd',
+  onMemfd,
+  async (t) => {
+    const { toucher, bitmap } = await guest(t, 'memfd', 0);
+    bitmap.clear(6, 1);
+    assert.equal(await toucher.vcpu(6), 'read 6 0');
+  },
+);
+
+test(
+  'memfd: under a userfaultfd an absent page whose bit is clear is no zero: a uffd for user mode alone fails the vCPU',
+  onMemfd,
+  async (t) => {
+    const { toucher, file, bitmap } = await guest(t, 'memfd', MISSING);
+    bitmap.clear(6, 1);
+    // EFAULT, not by the bitmap. One that sees faults of the kernel would get an event instead.
+    assert.match(await toucher.vcpu(6), /^failed 6 14 /);
+    assert.deepEqual(write(file, 6, 66), DONE);
+    assert.equal(await toucher.vcpu(6), 'read 6 66');
+  },
+);
