@@ -14,10 +14,13 @@ interface Job {
   readonly because: string;
 }
 
-const TRAITS: Readonly<Record<FileKind, MemoryTraits>> = {
-  memfd: { file: 'shared', minor: false, huge: false, exactWrite: true },
-  guest_memfd: { file: 'guest-memfd', minor: true, huge: false, exactWrite: true },
-};
+/** Pages of 4 KiB, as the VMM of each kind registers them. @param writable as this kernel was seen to be */
+function traitsOf(file: FileKind, writable: boolean): MemoryTraits {
+  const of = { huge: false, exactWrite: true, writable };
+  return file === 'memfd'
+    ? { file: 'shared', minor: false, bitmap: false, ...of }
+    : { file: 'guest-memfd', minor: true, bitmap: true, ...of };
+}
 
 const ONE_CALL = 'one call that also wakes; the other two need MINOR, which is a second event a page';
 const NO_MAPPING = 'it needs no mapping of the VMM’s, and leaves no page table entries that no vCPU asks for';
@@ -53,7 +56,7 @@ const JOBS: readonly Job[] = [
     waits: 'nobody',
     trapped: false,
     candidates: ['guestWrite', 'guestMemcpy'],
-    because: 'a mainline guest_memfd has no write()',
+    because: 'a guest_memfd without write() takes nothing else',
   },
   {
     tier: 'memfd-userfault',
@@ -93,8 +96,8 @@ const CALLS: Readonly<Record<FileKind, Readonly<Partial<Record<ContentCall, Popu
   guest_memfd: { copy: 'guestCopy', write: 'guestWrite', store: 'guestMemcpy' },
 };
 
-function chosen({ file, waits, trapped }: Job): PopulateCall {
-  const traits = TRAITS[file];
+function chosen({ file, waits, trapped }: Job, writable: boolean): PopulateCall {
+  const traits = traitsOf(file, writable);
   const call = waits === 'nobody' ? callForPrefetch(traits, trapped) : callForData(waits, traits);
   const measured = CALLS[file][call];
   if (measured === undefined) throw new Error(`the policy chooses ${call} for ${file}, which nobody measures`);
@@ -117,7 +120,7 @@ export interface Choice {
 export function choicesOf(rows: readonly PopulateRow[]): readonly Choice[] {
   return JOBS.flatMap((job) => {
     const row = rows.findLast(({ pieceBytes }) => pieceBytes <= (job.waits === 'nobody' ? RUN_BYTES : FAULT_BYTES));
-    const call = chosen(job);
+    const call = chosen(job, row?.ms[job.file === 'memfd' ? 'write' : 'guestWrite'] !== undefined);
     if (row?.ms[call] === undefined) return [];
     const had = job.candidates.flatMap((candidate) => {
       const median = row.ms[candidate]?.median;
