@@ -40,6 +40,14 @@ export interface MigrationSummary {
     readonly byContinue: number;
     readonly byWrite: number;
     readonly byWake: number;
+    /** Of `stage2`: by request of the VMM, after a KVM exit. */
+    readonly stage2Exits: number;
+    /** Of the calls above: those for stage-2 faults. */
+    readonly stage2ByCopy: number;
+    readonly stage2ByZeropage: number;
+    readonly stage2ByContinue: number;
+    readonly stage2ByWrite: number;
+    readonly stage2ByWake: number;
     readonly fromSource: number;
     readonly fromPrefetchInFlight: number;
     readonly removedEvents: number;
@@ -92,6 +100,12 @@ export function summaryOf(migration: Migration): MigrationSummary {
       byContinue: count(f?.byContinue),
       byWrite: count(f?.byWrite),
       byWake: count(f?.byWake),
+      stage2Exits: count(f?.stage2Exits),
+      stage2ByCopy: count(f?.stage2ByCopy),
+      stage2ByZeropage: count(f?.stage2ByZeropage),
+      stage2ByContinue: count(f?.stage2ByContinue),
+      stage2ByWrite: count(f?.stage2ByWrite),
+      stage2ByWake: count(f?.stage2ByWake),
       fromSource: count(f?.fromSource),
       fromPrefetchInFlight: count(f?.fromPrefetchInFlight),
       removedEvents: count(f?.removedEvents),

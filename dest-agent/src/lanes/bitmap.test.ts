@@ -79,6 +79,10 @@ test(
     ]);
     assert.equal(rig.counters.get('byWrite'), 4);
     assert.equal(rig.counters.get('byWake'), 3);
+    assert.deepEqual(
+      (['stage2Exits', 'stage2ByWrite', 'stage2ByWake'] as const).map((name) => rig.counters.get(name)),
+      [7, 4, 3],
+    );
   },
 );
 

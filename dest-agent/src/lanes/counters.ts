@@ -14,6 +14,12 @@ export const FAULT_COUNTERS = [
   'byContinue',
   'byWrite',
   'byWake',
+  'stage2Exits',
+  'stage2ByCopy',
+  'stage2ByZeropage',
+  'stage2ByContinue',
+  'stage2ByWrite',
+  'stage2ByWake',
   'fromSource',
   'fromPrefetchInFlight',
   'stallP50Us',
@@ -40,6 +46,16 @@ export const COUNTER_OF_CALL: Readonly<Record<InstallCall, FaultCounter>> = {
   write: 'byWrite',
   store: 'byWrite',
   wake: 'byWake',
+};
+
+/** The same, of stage-2 faults alone. */
+export const STAGE2_COUNTER_OF_CALL: Readonly<Record<InstallCall, FaultCounter>> = {
+  copy: 'stage2ByCopy',
+  zeropage: 'stage2ByZeropage',
+  continue: 'stage2ByContinue',
+  write: 'stage2ByWrite',
+  store: 'stage2ByWrite',
+  wake: 'stage2ByWake',
 };
 
 export class Counters<Name extends string> {

@@ -251,6 +251,7 @@ export class FaultLane {
     const readAtMs = monotonicMs();
     this.#o.counters.add('total', faults.length);
     this.#o.counters.add('stage2', faults.length);
+    this.#o.counters.add('stage2Exits', faults.length);
     for (const { id, ledgerPage, parent } of faults) {
       const place = this.#o.memory.layout.atLedgerPage(ledgerPage);
       if (place) this.#resolve(place, { origin: 'stage2-exit', threadId: 0, readAtMs, stage2Id: id }, parent);

@@ -1,6 +1,6 @@
 /** What is done once a page's waiters can go on: they are counted by the call that let them, and those who asked by message are answered. */
 import { callAfterWrite, type InstallCall, type MemoryTraits, type PagePlace } from '@pagewake/core';
-import { COUNTER_OF_CALL, type Counters, type FaultCounter } from './counters.ts';
+import { COUNTER_OF_CALL, STAGE2_COUNTER_OF_CALL, type Counters, type FaultCounter } from './counters.ts';
 import type { FromLane, Stage2Page } from './messages.ts';
 import type { Waiter } from './pending.ts';
 
@@ -23,6 +23,7 @@ export class Resolutions {
     for (const { origin, stage2Id: id } of waiters) {
       const last = call === 'write' ? callAfterWrite(origin, this.#o.traits) : call;
       this.#o.counters.add(COUNTER_OF_CALL[last]);
+      if (origin !== 'user-space') this.#o.counters.add(STAGE2_COUNTER_OF_CALL[last]);
       if (id !== undefined) this.#answer({ id, ledgerPage: region.firstLedgerPage + page });
     }
   }

@@ -158,6 +158,28 @@ const BAD_MEMORY: readonly (readonly [law: string, peer: Peer, reason: string, m
     'MISSING_CAPABILITY',
     /minor faults alone/,
   ],
+  ...(
+    [
+      ['that can become shorter', PAGES, /the bitmap cannot be used: .*MFD_ALLOW_SEALING/],
+      ['of too few pages', PAGES - 64, /the bitmap cannot be used: .*64 pages need 8/],
+    ] as const
+  ).map(
+    ([what, pages, message]) =>
+      [
+        `a bitmap ${what}`,
+        async (t: TestContext, vmm: Toucher) => {
+          const sealable = pages < PAGES;
+          const bitmap = MemoryFile.createMemfd('bitmap', pages / 8, { sealable });
+          t.after(() => bitmap.close());
+          return {
+            text: offer({ regions: [regionOf(vmm)], fds: ['uffd', 'memfd', 'bitmap'] }),
+            fds: [...(await vmmFds(t, vmm)), bitmap.fd],
+          };
+        },
+        'BAD_HANDSHAKE',
+        message,
+      ] as const,
+  ),
   [
     'nothing that leads into the memory',
     () => Promise.resolve({ text: offer({ fds: [], registered: [] }), fds: [] }),

@@ -96,12 +96,20 @@ export function migrationDetails(m: MigrationSummary): string {
     ['received', `${bytes(m.payloadBytes)} of pages, ${bytes(m.wireBytes)} on the wire`],
     [
       'faults',
-      `${String(faults.total)}: user space ${String(faults.userSpace)}, stage-2 ${String(faults.stage2)}, minor ${String(faults.minor)}`,
+      `${String(faults.total)}: user space ${String(faults.userSpace)}, stage-2 ${String(faults.stage2)} (${String(faults.stage2Exits)} by exits), minor ${String(faults.minor)}`,
     ],
     [
       'faults by call',
       `copy ${String(faults.byCopy)}, write ${String(faults.byWrite)}, zeropage ${String(faults.byZeropage)}, continue ${String(faults.byContinue)}, wake ${String(faults.byWake)}`,
     ],
+    ...(faults.stage2 === 0
+      ? []
+      : [
+          [
+            'of stage-2',
+            `copy ${String(faults.stage2ByCopy)}, write ${String(faults.stage2ByWrite)}, zeropage ${String(faults.stage2ByZeropage)}, continue ${String(faults.stage2ByContinue)}, wake ${String(faults.stage2ByWake)}`,
+          ] as const,
+        ]),
     [
       'stall',
       `p50 ${microseconds(faults.stallP50Us)}, p99 ${microseconds(faults.stallP99Us)}, max ${microseconds(faults.stallMaxUs)}`,

@@ -344,6 +344,40 @@ export declare type FaultStatistics = Message<"pagewake.v1.FaultStatistics"> & {
    * @generated from field: uint64 removed_events = 15;
    */
   removedEvents: bigint;
+
+  /**
+   * of stage2: by request, after a KVM exit
+   *
+   * @generated from field: uint64 stage2_exits = 16;
+   */
+  stage2Exits: bigint;
+
+  /**
+   * Of the calls above: those for stage-2 faults.
+   *
+   * @generated from field: uint64 stage2_by_copy = 17;
+   */
+  stage2ByCopy: bigint;
+
+  /**
+   * @generated from field: uint64 stage2_by_zeropage = 18;
+   */
+  stage2ByZeropage: bigint;
+
+  /**
+   * @generated from field: uint64 stage2_by_continue = 19;
+   */
+  stage2ByContinue: bigint;
+
+  /**
+   * @generated from field: uint64 stage2_by_write = 20;
+   */
+  stage2ByWrite: bigint;
+
+  /**
+   * @generated from field: uint64 stage2_by_wake = 21;
+   */
+  stage2ByWake: bigint;
 };
 
 /**
