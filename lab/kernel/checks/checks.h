@@ -109,6 +109,8 @@ void add_slot(struct slot *slot);
 u64 vm_count(const char *name);
 /** The guest reads word 0 of each address and writes its complement to word 1. @returns how many exits `fill` resolved. */
 int guest_touches(const u64 *addresses, int count, void (*fill)(u64 gpa));
+/** Where the guest is, for a log. Waits for a KVM_RUN of another thread. */
+void print_vcpu(void);
 /** What it read at the n-th address. */
 u64 guest_read(int n);
 /** One KVM_RUN over one address, whatever comes of it. */

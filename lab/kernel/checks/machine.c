@@ -134,6 +134,18 @@ static void point_at(const u64 *addresses, int count) {
       .rip = CODE, .rflags = 2, .rsp = STACK, .rsi = LIST, .rdi = READ, .rcx = (u64)count});
 }
 
+void print_vcpu(void) {
+  struct kvm_regs registers = {0};
+  struct kvm_sregs sregs = {0};
+  struct kvm_vcpu_events events = {0};
+  // What cannot be had stays zero: this is for a log.
+  if (ioctl(vcpu, KVM_GET_REGS, &registers) < 0 || ioctl(vcpu, KVM_GET_SREGS, &sregs) < 0) return;
+  if (ioctl(vcpu, KVM_GET_VCPU_EVENTS, &events) < 0) return;
+  printf("  vCPU: exit %u, rip %#llx rax %#llx rcx %#llx rsi %#llx rdi %#llx cr2 %#llx, exception %u (%u)\n", run->exit_reason,
+         registers.rip, registers.rax, registers.rcx, registers.rsi, registers.rdi, sregs.cr2, events.exception.injected,
+         events.exception.nr);
+}
+
 int guest_touches(const u64 *addresses, int count, void (*fill)(u64 gpa)) {
   point_at(addresses, count);
   for (int exits = 0;;) {
@@ -143,7 +155,8 @@ int guest_touches(const u64 *addresses, int count, void (*fill)(u64 gpa)) {
     const struct memory_fault *fault = (const void *)&run->hw;
     const bool memory_fault = result < 0 && errno == EFAULT && run->exit_reason == EXIT_MEMORY_FAULT;
     if (!memory_fault || fault->flags != FAULT_IS_USERFAULT || fault->bytes != PAGE_BYTES) {
-      printf("  KVM_RUN %d, exit %u, flags %#llx\n", result, run->exit_reason, (unsigned long long)fault->flags);
+      printf("  KVM_RUN %d, flags %#llx\n", result, (unsigned long long)fault->flags);
+      print_vcpu();
       die("an exit that nobody expected");
     }
     exits++;

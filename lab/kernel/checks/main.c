@@ -4,7 +4,7 @@
 bool shadow_paging;
 
 int main(int argc, char **argv) {
-  enum { DEADLINE_S = 200 };
+  enum { DEADLINE_S = 120 };
   double stress_s = 5;
   setvbuf(stdout, NULL, _IOLBF, 0);
   for (int n = 1; n < argc; n++)

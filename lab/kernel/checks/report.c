@@ -43,6 +43,9 @@ static void late(int signal) {
   printf("%s: hangs: exits %d, missing %d, minor %d, copied %d, continued %d\n", current, counts.exits, counts.missing,
          counts.minor, counts.copied, counts.continued);
   fflush(stdout);
+  // The signal may have come to the thread that is in KVM_RUN, whose state can be had only from there.
+  if (gettid() == vcpu_thread) print_vcpu();
+  fflush(stdout);
   _exit(2);
 }
 
