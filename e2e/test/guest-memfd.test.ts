@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { migrate, MigrationError, TestVmmDriver } from '@pagewake/orchestrator';
 import { startSourceAgent } from '../lib/agents.ts';
-import { IN_LAB } from '../lib/budget.ts';
+import { budget, IN_LAB } from '../lib/budget.ts';
 import { whyNoNamespaces } from '../lib/hosts.ts';
 import { whyNoKvm } from '../lib/machine.ts';
 import { LOOPBACK, migrateGuest, startPair, temporaryFolder, vmm, type Case, type Pair } from '../lib/migration.ts';
@@ -186,8 +186,10 @@ function overACut(t: TestContext, { source, destination = [] }: Row): Promise<En
 // An emulated processor is for what runs nowhere else.
 const ROWS = IN_LAB ? IN_THE_LAB : [...IN_THE_LAB, ...ANYWHERE];
 
+const EACH_MS = budget(120_000);
+
 // One pair of agents meets all that need no hosts of their own: an emulated Node takes long to start.
-test('stage-2 faults that no userfaultfd sees', async (suite) => {
+test('stage-2 faults that no userfaultfd sees', { timeout: ROWS.length * EACH_MS }, async (suite) => {
   let pair: Promise<Pair> | undefined;
   const throughPair = async (t: TestContext, row: Row): Promise<Ended> => {
     const mine = (pair ??= startPair(suite));
@@ -198,7 +200,7 @@ test('stage-2 faults that no userfaultfd sees', async (suite) => {
     return outcome;
   };
   for (const row of ROWS)
-    await suite.test(row.name, { skip: row.skip ?? false }, async (t) => {
+    await suite.test(row.name, { skip: row.skip ?? false, timeout: EACH_MS }, async (t) => {
       const outcome = row.cut ? await overACut(t, row) : await throughPair(t, row);
       const { tier, faults, pages } = outcome.summary;
       t.diagnostic(JSON.stringify({ tier, faults, pages, vmm: outcome.stats }));
