@@ -27,23 +27,32 @@ const gpaOf = (offset: number): number => {
   return 2 ** 30 + region * 2 ** 31 + (offset - region * (8 << 20));
 };
 
-async function heard(made: Handover, what: RegExp): Promise<string> {
+/** Resolves once `find` has something in what came; fails if the VMM ends before. */
+async function until<T>(made: Handover, find: (text: string) => T | undefined): Promise<T> {
+  const { agent, vmm } = made;
+  let ended: string | undefined;
+  void vmm.exit.then(({ code, stderr }) => (ended = `the VMM ended with ${code}: ${stderr}`));
   for (;;) {
-    const text = made.agent.received();
-    if (what.test(text)) return text;
+    const found = find(agent.received());
+    if (found !== undefined) return found;
+    if (ended !== undefined) assert.fail(ended);
     await sleep(10);
   }
 }
 
+const heard = (made: Handover, what: RegExp): Promise<string> =>
+  until(made, (text) => (what.test(text) ? text : undefined));
+
 /** The faults of the first lines that ask for one; both vCPUs have one at once. */
-async function asked(made: Handover): Promise<readonly Fault[]> {
-  for (;;) {
-    const lines = made.agent.received().split('\n').slice(1, -1);
-    const messages = lines.map((line) => JSON.parse(line) as Fault & { readonly faults?: readonly Fault[] });
+function asked(made: Handover): Promise<readonly Fault[]> {
+  return until(made, (text) => {
+    const messages = text
+      .split('\n')
+      .slice(1, -1)
+      .map((line) => JSON.parse(line) as Fault & { readonly faults?: readonly Fault[] });
     const faults = messages.flatMap((message) => message.faults ?? [message]);
-    if (faults.length >= 2) return faults;
-    await sleep(10);
-  }
+    return faults.length >= 2 ? faults : undefined;
+  });
 }
 
 test('vCPUs at ring 0 do the same work, and every page is right', BUDGET, async (t) => {
