@@ -43,7 +43,8 @@ function qemuArguments({ machine, memoryMiB, kernelArguments, folder }: BootOpti
   const append = ['console=ttyS0', 'panic=-1', 'printk.time=1', `loglevel=${KERNEL_LOG_LEVEL}`, ...kernelArguments];
   return [
     // Every processor feature that QEMU emulates: AMD's virtualisation with nested paging is one.
-    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', String(PROCESSORS), '-m', String(memoryMiB)],
+    // One thread for both processors: with two, vCPUs ended in triple faults (README).
+    ...['-accel', 'tcg,thread=single', '-cpu', 'max', '-smp', String(PROCESSORS), '-m', String(memoryMiB)],
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none', '-monitor', 'none', '-serial', serial],
     ...['-kernel', machine.kernel, '-initrd', machine.initrd, '-append', append.join(' ')],
     ...['-virtfs', 'local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap'],
